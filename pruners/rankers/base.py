@@ -1,0 +1,77 @@
+"""What a ranker is: one function from what the model knows about its visual tokens to a score for each.
+
+Letters: B samples, M visual tokens that a reduction chooses from (padded to the largest sample of the
+batch), D width.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+#: What a ranker must be given: nothing, the prompts' ids, attention rows, or a layer's features.
+Signal = Literal["nothing", "prompts", "attention", "features"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingInputs:
+    """What one reduction knows. Only the fields of the ranker's `signal` are filled; the others are None."""
+
+    #: (B, M) bool: which places hold a visual token; the others are padding
+    valid: Tensor
+    #: (B, M) int64: the token's number among the N visual tokens of its sample, in raster order
+    tokens: Tensor
+    #: N of each sample, before any reduction
+    visual_tokens: tuple[int, ...]
+    #: one 1-D tensor of ids per sample, without padding and without answer tokens ("prompts")
+    prompts: tuple[Tensor, ...] | None = None
+    #: (B, M) float32: attention that each visual token receives, mean over heads and query rows ("attention")
+    attention: Tensor | None = None
+    #: (B, M, D): the tokens as they enter the source layer ("features")
+    sources: Tensor | None = None
+    #: (B, M, D): the same tokens as they enter that layer's MLP ("features")
+    targets: Tensor | None = None
+    #: (B, M, 2) float32: row and column on the grid of the token's own image ("features")
+    grid: Tensor | None = None
+    #: (B, M) int64: number of the token's image in its sample ("features")
+    image: Tensor | None = None
+    #: (B, M, 2) float32: centre of the grid of the token's own image ("features")
+    centre: Tensor | None = None
+
+
+class Ranker(BaseModel, ABC):
+    """A frozen value that scores visual tokens. A subclass adds its options, `type`, `signal` and `score`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    #: what `score` needs to be given
+    signal: ClassVar[Signal]
+    #: the name in profiles and specs
+    type: str
+
+    @abstractmethod
+    def score(self, inputs: RankingInputs) -> Tensor:
+        """(B, M) float32, higher is kept first. Places where `inputs.valid` is false may hold anything."""
+
+    def keep(self, scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
+        """Choose `counts` (B,) tokens per sample from `scores` (B, M); returns a (B, M) bool mask."""
+        return top_k(scores, valid, counts)
+
+    def spec(self) -> str:
+        """What `parse_ranker` reads back: the type, and the options that are not at their defaults."""
+        chosen = self.model_dump(exclude_defaults=True, exclude={"type"})
+        options = ",".join(f"{name}={value}" for name, value in chosen.items())
+        return f"{self.type}:{options}" if options else self.type
+
+
+def top_k(scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
+    """The `counts` (B,) highest of `scores` (B, M) among `valid`; of equal scores the lower index wins."""
+    ranked = scores.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True).indices
+    # a valid -inf and a padding place compare equal: padding goes last whatever its index is
+    ranked = ranked.gather(1, (~valid).gather(1, ranked).sort(dim=1, stable=True).indices)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(ranked)
+    rank = torch.empty_like(ranked).scatter_(1, ranked, places)
+    return (rank < counts[:, None]) & valid

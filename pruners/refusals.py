@@ -1,0 +1,66 @@
+"""Refuse what would come out wrong from a pruned model: one line each that says what to do instead.
+
+Letters: B samples, T tokens that a call brings.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from pruners.cached import Record
+from pruners.errors import UnsupportedCallError
+
+_UNPACK = "call with one sequence per row and an attention_mask"
+_CAPTURES = ("output_attentions", "output_hidden_states")
+
+
+def refuse_cache(cache: Any) -> None:
+    """Only a cache whose layers may hold different numbers of tokens can be pruned."""
+    layers = getattr(cache, "layers", ())
+    if not isinstance(cache, DynamicCache) or any(getattr(layer, "is_sliding", False) for layer in layers):
+        raise UnsupportedCallError(
+            f"a {type(cache).__name__} gives every layer the same length, or a window: call with a plain "
+            "DynamicCache (the default), or without a cache"
+        )
+
+
+def refuse_arguments(model: nn.Module, arguments: dict[str, Any]) -> None:
+    """Training mode, and arguments whose answer pruning would change or misplace."""
+    if model.training:
+        raise UnsupportedCallError("the model is in training mode: call model.eval() before pruning")
+    if arguments.get("labels") is not None:
+        raise UnsupportedCallError(
+            "labels do not fit a pruned row: call without labels and compute the loss from the logits "
+            "(handle.trace.rows finds the rows)"
+        )
+    if arguments.get("cu_seq_lens_q") is not None:
+        raise UnsupportedCallError(f"cu_seq_lens_q means several sequences in one row: {_UNPACK}")
+    for name in _CAPTURES:
+        if arguments.get(name):
+            raise UnsupportedCallError(f"{name}=True cannot be answered while layers see different tokens")
+    if isinstance(arguments.get("logits_to_keep"), Tensor):
+        raise UnsupportedCallError(
+            "logits_to_keep as a tensor names rows that pruning moves: pass a number, or none and use "
+            "handle.trace.rows"
+        )
+
+
+def refuse_positions(arguments: dict[str, Any], past: Record) -> None:
+    """Positions that repeat: generate finds the new tokens of a conversation by the length of layer 0."""
+    positions = arguments.get("position_ids")
+    if past.whole or positions is None or positions.ndim != 2:
+        return
+    if bool((positions[:, 0] < past.lengths.to(positions.device)).any()):
+        raise UnsupportedCallError(
+            f"position_ids go on at {positions[:, 0].tolist()} after {past.lengths.tolist()} tokens in the "
+            "cache: a cache whose layer 0 was pruned must be continued with the new tokens alone"
+        )
+
+
+def refuse_packing(positions: Tensor | None) -> None:
+    """Position ids (B, T) of a call without a mask that begin again within a row."""
+    if positions is not None and positions.ndim == 2 and bool((positions.diff(dim=-1) != 1).any()):
+        raise UnsupportedCallError(
+            f"position_ids with jumps and no attention_mask mean several sequences in one row: {_UNPACK}"
+        )

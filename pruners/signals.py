@@ -1,0 +1,126 @@
+"""Collect what a ranker must be given: prompts, attention rows or features, and nothing that it is not.
+
+Letters: B samples, W tokens that enter a layer, M visual tokens to choose from, D width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruners.calls import Call
+from pruners.errors import UnsupportedModelError
+from pruners.families import Family
+from pruners.grids import Places, token_places
+from pruners.layout import Stage, gather_tokens
+from pruners.plan import Plan
+from pruners.rankers import AttentionRanker, Ranker, RankingInputs
+from pruners.watch import Watch, probe
+
+
+class Signals:
+    """Listens to one prefill for its ranker."""
+
+    def __init__(
+        self, ranker: Ranker, family: Family, configs: Sequence[Any], call: Call, plan: Plan
+    ) -> None:
+        self._ranker, self._family, self._configs, self._call, self._plan = (
+            ranker,
+            family,
+            configs,
+            call,
+            plan,
+        )
+        #: the features of the layer that runs now, where the next reduction ranks by them
+        self._sources: Tensor | None = None
+        self._targets: Tensor | None = None
+        self._places: Places | None = None
+        self._watch: Watch | None = None
+        self._votes, self._voters = self._voting()
+
+    def listen(self, layer: int, stage: Stage, hidden: Tensor) -> None:
+        """Collect in the layer about to run, on `hidden` (B, W, D), what ranks before the next, `layer`."""
+        self._sources = self._targets = None
+        if not self._plan.chooses(layer):
+            return
+        if self._ranker.signal == "features":
+            self._sources = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
+        elif isinstance(self._ranker, AttentionRanker) and self._ranker.score_layer == "previous":
+            self._watch = self._watch_for(layer, stage)
+            self._watch.arm(self._configs)
+
+    def see_mlp(self, layer: int, stage: Stage, hidden: Tensor) -> None:
+        """Keep what visual tokens enters an MLP (B, W, D), where they rank before the next, `layer`."""
+        if self._sources is not None:
+            self._targets = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
+
+    def silence(self) -> None:
+        """Leave nothing armed behind."""
+        if self._watch is not None:
+            self._watch.disarm()
+
+    def visual_slots(self, layer: int, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Places (B, M) in `stage` of what a reduction before `layer` chooses from, and their validity."""
+        return stage.pick(self._call.visual, max(self._plan.before(layer)))
+
+    def needs_probe(self) -> bool:
+        """Whether the reduction now due ranks by the attention of the layer that has not run yet."""
+        return isinstance(self._ranker, AttentionRanker) and self._ranker.score_layer == "next"
+
+    def probe(self, layer: int, stage: Stage, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Rank by `layer`'s own queries and keys, on input and arguments that are not reduced yet."""
+        self._watch = self._watch_for(layer, stage, probing=True)
+        module: nn.Module = self._family.layers[layer]
+        probe(module, hidden, kwargs, self._watch, self._configs)
+
+    def inputs(self, layer: int, stage: Stage) -> RankingInputs:
+        """What the reduction before `layer` ranks by."""
+        slots, valid = self.visual_slots(layer, stage)
+        number = (self._call.visual.long().cumsum(1) - 1).clamp(min=0)
+        tokens = number.gather(1, stage.columns.gather(1, slots))
+        given: dict[str, Any] = {}
+        if self._ranker.signal == "prompts":
+            given["prompts"] = self._prompts()
+        elif self._ranker.signal == "attention":
+            given["attention"] = self._received(layer).to(valid.device)
+        elif self._ranker.signal == "features":
+            given = self._features(tokens)
+        return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
+
+    def _voting(self) -> tuple[Tensor | None, int]:
+        """Which tokens' attention counts (B, T), and how many they are at most in one sample."""
+        if not isinstance(self._ranker, AttentionRanker) or not self._plan.any_choice:
+            return None, 0
+        votes = self._ranker.query_rows(self._call.prompt, self._call.visual)
+        return votes, int(votes.sum(1).max())
+
+    def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
+        if self._votes is None:
+            raise RuntimeError("a layer is watched in a prefill without voters")
+        rows, voting = stage.pick(self._votes, self._voters)
+        return Watch(rows, voting, self.visual_slots(layer, stage)[0], probing)
+
+    def _received(self, layer: int) -> Tensor:
+        watch, self._watch = self._watch, None
+        if watch is None:
+            raise RuntimeError(f"nothing was watched before layer {layer}")
+        return watch.result(layer if watch.probing else layer - 1)
+
+    def _prompts(self) -> tuple[Tensor, ...]:
+        pairs = zip(self._call.ids.cpu(), self._call.prompt.cpu(), strict=True)
+        return tuple(ids[prompt] for ids, prompt in pairs)
+
+    def _features(self, tokens: Tensor) -> dict[str, Any]:
+        if self._places is None:
+            self._places = token_places(self._call.visual, self._family.traits.grid)
+        grid, centre, image = (part.to(tokens.device) for part in self._places)
+        if self._sources is None or self._targets is None:
+            raise UnsupportedModelError("the decoder layer did not run its .mlp, whose input TopV ranks by")
+        return {
+            "sources": self._sources.to(tokens.device),
+            "targets": self._targets.to(tokens.device),
+            "grid": gather_tokens(grid, tokens, 1),
+            "centre": gather_tokens(centre, tokens, 1),
+            "image": torch.take_along_dim(image, tokens, 1),
+        }

@@ -1,0 +1,144 @@
+"""Listen to one layer's attention while the model's own implementation goes on doing the work.
+
+transformers looks its attention function up by name at every call. While one layer is watched, the text
+configuration names a function of ours, which computes the rows of `pruners.scores` from the layer's rotated
+queries and keys, and then calls the implementation that it stands for: SDPA stays SDPA.
+
+Letters: B samples, G key-value heads, Q tokens that enter the layer, K keys, D head size, R query rows
+that vote, M visual tokens.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from pruners.errors import UnsupportedModelError
+from pruners.scores import attention_received
+
+_SUFFIX = "_with_rows"
+
+
+class RowsReadyError(Exception):
+    """Ends the probe of a layer as soon as its rows are computed; never reaches a caller."""
+
+
+class Watch:
+    """Asks the next attention that runs what its visual tokens receive."""
+
+    def __init__(self, rows: Tensor, voting: Tensor, visual: Tensor, probing: bool = False) -> None:
+        #: (B, R) places of the query rows among the tokens that enter the layer, and which are no padding
+        self.rows, self.voting = rows, voting
+        #: (B, M) places of the visual tokens among them
+        self.visual = visual
+        #: only the rows are wanted: stop the layer once they are there
+        self.probing = probing
+        #: (B, M) float32 once the layer has run
+        self.received: Tensor | None = None
+        self._configured: list[tuple[Any, str]] = []
+
+    def arm(self, configs: Iterable[Any]) -> None:
+        """Put our function's name in the text configurations, until the layer calls it."""
+        for config in configs:
+            name = config._attn_implementation
+            self._configured.append((config, name))
+            config._attn_implementation = _registered(name)
+        _watched.set(self)
+
+    def disarm(self) -> None:
+        """Put the configured names back. May be called again."""
+        while self._configured:
+            config, name = self._configured.pop()
+            config._attn_implementation = name
+        if _watched.get() is self:
+            _watched.set(None)
+
+    def result(self, layer: int) -> Tensor:
+        """(B, M) scores, or `UnsupportedModelError` where the layer did not come by our function."""
+        self.disarm()
+        if self.received is None:
+            raise UnsupportedModelError(
+                f"decoder layer {layer} does not call its attention through AttentionInterface: "
+                "use a ranker that needs none (topv, random, uniform)"
+            )
+        return self.received
+
+
+_watched: ContextVar[Watch | None] = ContextVar("searchsvc_watched_layer", default=None)
+
+
+def probe(
+    layer: nn.Module, hidden: Tensor, kwargs: dict[str, Any], watch: Watch, configs: Iterable[Any]
+) -> None:
+    """Fill `watch` from a layer's own queries and keys without running the layer.
+
+    Its forward is entered, and left by an exception at its attention: norm, projections and rotation are the
+    layer's own code, whatever their names. It costs these once more. `kwargs` must hold no cache that stores.
+    """
+    watch.arm(configs)
+    try:
+        with torch.no_grad(), contextlib.suppress(RowsReadyError):
+            layer.forward(hidden, **kwargs)
+    finally:
+        watch.disarm()
+
+
+class PeekedCache:
+    """A cache that shows a layer what it holds together with what is new, and stores nothing."""
+
+    def __init__(self, cache: Any) -> None:
+        self._cache = cache
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, G, K, D), the held ones first."""
+        held = self._cache.layers[layer]
+        return torch.cat([held.keys, keys], -2), torch.cat([held.values, values], -2)
+
+
+def _registered(name: str) -> str:
+    """Our function's name; it contains the one it stands for: transformers looks for "flash" in it."""
+    ours = name + _SUFFIX
+    if ours not in ALL_ATTENTION_FUNCTIONS:
+        AttentionInterface.register(ours, _around(name))
+        AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
+    return ours
+
+
+def _around(name: str) -> Callable[..., Any]:
+    def attention(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+    ) -> Any:
+        watch = _watched.get()
+        if watch is not None:
+            # the configured name is back before the implementation runs: FlashAttention reads it there
+            watch.disarm()
+            _refuse_other_softmax(options)
+            places = watch.rows, watch.voting, watch.visual
+            watch.received = attention_received(query, key, mask, *places, scaling=options.get("scaling"))
+            if watch.probing:
+                raise RowsReadyError
+        return _implementation(name, module)(module, query, key, value, mask, **options)
+
+    return attention
+
+
+def _implementation(name: str, module: nn.Module) -> Callable[..., Any]:
+    """The function that transformers itself would call: eager attention lives in each model's own file."""
+    if name == "eager":
+        return sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[no-any-return]
+    return ALL_ATTENTION_FUNCTIONS[name]  # type: ignore[no-any-return]
+
+
+def _refuse_other_softmax(options: dict[str, Any]) -> None:
+    for option in ("softcap", "s_aux", "position_bias"):
+        if options.get(option) is not None:
+            raise UnsupportedModelError(
+                f"attention with '{option}' is not known to the attention ranker: use topv, random or uniform"
+            )

@@ -1,0 +1,38 @@
+"""What several test files share: a tiny random model with data, made once per test run."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_vlm import save_tiny_vlm, write_images
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LLaVA of eight layers in an ordinary Hugging Face folder."""
+    return save_tiny_vlm(tmp_path_factory.mktemp("model") / "tiny", layers=8)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the same kind, but deeper."""
+    return save_tiny_vlm(tmp_path_factory.mktemp("model") / "deeper", layers=9)
+
+
+@pytest.fixture(scope="session")
+def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve search and eight test samples."""
+    folder = tmp_path_factory.mktemp("data")
+    rows = [
+        {
+            "id": f"s{number}",
+            "image": f"images/{path.name}",
+            "question": "what digit is red",
+            "answers": ["one"],
+            "split": "search" if number < 12 else "test",
+        }
+        for number, path in enumerate(write_images(folder / "images", 20))
+    ]
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest

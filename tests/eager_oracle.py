@@ -1,0 +1,230 @@
+"""What pruning must equal, written without any code of the runtime: removed tokens are there, but masked.
+
+The forward is a plain loop over the decoder's layers with eager attention and one mask per layer. Scores
+are read off the full attention matrices; TopV is written out in float64, token by token.
+
+Letters: B samples, T tokens of the padded row, N visual tokens.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruners.pruning import Pruning
+from pruners.rankers import AttentionRanker, TopvRanker
+
+Kept = list[list[list[int]]]
+
+
+@dataclass
+class Run:
+    """Logits (B, T, words); per layer attention (B, H, T, T), the layer's and its MLP's input (B, T, D)."""
+
+    logits: Tensor
+    attention: list[Tensor] = field(default_factory=list)
+    layer_inputs: list[Tensor] = field(default_factory=list)
+    mlp_inputs: list[Tensor] = field(default_factory=list)
+
+
+def embeds_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Embedded ids with image features in the places of the placeholders."""
+    ids = inputs["input_ids"]
+    embeds = model.get_input_embeddings()(ids).clone()
+    if "pixel_values" in inputs:
+        features = torch.cat(list(model.get_image_features(inputs["pixel_values"]).pooler_output))
+        embeds[ids == model.config.image_token_id] = features.to(embeds.dtype)
+    return embeds
+
+
+@torch.no_grad()
+def masked_run(model: Any, inputs: dict[str, Tensor], kept: Kept, renumber: int = 0) -> Run:
+    """The unpruned, eager model in which layer l's tokens see only `kept[l][sample]`.
+
+    Among the first `renumber` places, kept tokens take positions without gaps.
+    """
+    decoder = model.get_decoder()
+    before = decoder.config._attn_implementation
+    decoder.config._attn_implementation = "eager"
+    run = Run(torch.empty(0))
+    catch = [
+        layer.self_attn.register_forward_hook(lambda _m, _a, out: run.attention.append(out[1]))
+        for layer in decoder.layers
+    ]
+    catch += [
+        layer.mlp.register_forward_pre_hook(lambda _m, args: run.mlp_inputs.append(args[0]))
+        for layer in decoder.layers
+    ]
+    try:
+        hidden = inputs["inputs_embeds"] if "inputs_embeds" in inputs else embeds_of(model, inputs)
+        for layer, places in zip(decoder.layers, kept, strict=True):
+            run.layer_inputs.append(hidden)
+            positions = _positions(hidden, places, renumber)
+            hidden = layer(
+                hidden,
+                attention_mask=_mask(hidden, places),
+                position_ids=positions,
+                position_embeddings=decoder.rotary_emb(hidden, positions),
+            )
+    finally:
+        decoder.config._attn_implementation = before
+        for hook in catch:
+            hook.remove()
+    run.logits = model.lm_head(decoder.norm(hidden))
+    return run
+
+
+def _mask(hidden: Tensor, places: list[list[int]]) -> Tensor:
+    samples, tokens = hidden.shape[:2]
+    mask = torch.full((samples, 1, tokens, tokens), torch.finfo(hidden.dtype).min, dtype=hidden.dtype)
+    for sample, seen in enumerate(places):
+        for key in seen:
+            mask[sample, 0, key:, key] = 0
+    return mask
+
+
+def _positions(hidden: Tensor, places: list[list[int]], renumber: int) -> Tensor:
+    positions = torch.arange(hidden.shape[1]).repeat(hidden.shape[0], 1)
+    for sample, seen in enumerate(places):
+        positions[sample] -= seen[0]
+        for number, place in enumerate(place for place in seen if place < renumber):
+            positions[sample, place] = number
+    return positions
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One sample's reduction: the best set, and how far the last chosen token lies above the next."""
+
+    kept: list[int]
+    gap: float
+    #: by token, of all that could be chosen
+    scores: dict[int, float]
+
+
+def choose(pruning: Pruning, run: Run, layer: int, row: "Row", before: list[int], count: int) -> Choice:
+    """Which `count` of the visual tokens `before` should enter `layer`, from an unpruned run."""
+    scores = _scores(pruning, run, layer, row, before)
+    recovery = pruning.recovery.every if pruning.recovery else None
+    ranked = _ranked(len(before), count, recovery)
+    order = sorted(range(len(before)), key=lambda place: (-scores[place], place))
+    chosen = {before[place] for place in order[:ranked]}
+    gap = math.inf
+    if 0 < ranked < len(before):
+        gap = scores[order[ranked - 1]] - scores[order[ranked]]
+    if recovery:
+        pruned = [token for token in before if token not in chosen]
+        chosen |= set(pruned[recovery - 1 :: recovery])
+    return Choice(sorted(chosen), gap, dict(zip(before, scores, strict=True)))
+
+
+def _ranked(tokens: int, budget: int, recovery: int | None) -> int:
+    if recovery is None or budget in (0, tokens):
+        return budget
+    return max(k for k in range(budget + 1) if k + (tokens - k) // recovery <= budget)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample of a padded batch: its number, its text and visual places, and the grid of its images."""
+
+    number: int
+    text: list[int]
+    visual: list[int]
+    grid: tuple[int, int]
+
+    @property
+    def prompt(self) -> list[int]:
+        """All places, ascending."""
+        return sorted(self.text + self.visual)
+
+
+def rows_of(model: Any, inputs: dict[str, Tensor]) -> list[Row]:
+    """The samples of a batch."""
+    vision = model.config.vision_config
+    side = vision.image_size // vision.patch_size
+    rows = []
+    for number, (ids, mask) in enumerate(zip(inputs["input_ids"], inputs["attention_mask"], strict=True)):
+        real = [place for place, there in enumerate(mask.tolist()) if there]
+        visual = [place for place in real if ids[place] == model.config.image_token_id]
+        rows.append(Row(number, [place for place in real if place not in visual], visual, (side, side)))
+    return rows
+
+
+def _scores(pruning: Pruning, run: Run, layer: int, row: Row, before: list[int]) -> list[float]:
+    ranker = pruning.ranker
+    if isinstance(ranker, AttentionRanker):
+        source = layer if ranker.score_layer == "next" else layer - 1
+        return _attention_scores(ranker, run.attention[source][row.number], row, before)
+    assert isinstance(ranker, TopvRanker)
+    return _topv_scores(
+        ranker, run.layer_inputs[layer - 1][row.number], run.mlp_inputs[layer - 1][row.number], row, before
+    )
+
+
+def _attention_scores(ranker: AttentionRanker, weights: Tensor, row: Row, before: list[int]) -> list[float]:
+    heads = weights.mean(0)
+    last = row.prompt[-1]
+    after = [place for place in row.text if place > row.visual[-1]]
+    queries = {"last": [last], "instruction": after or [last], "all": None}[ranker.queries]
+    scores = []
+    for token in before:
+        # a token that was removed before has a row of its own here, but it is not in the pruned model
+        voters = queries or [place for place in [*row.text, *before] if place >= token]
+        scores.append(sum(heads[query, token].item() for query in voters) / len(voters))
+    return scores
+
+
+def _topv_scores(
+    ranker: TopvRanker, source: Tensor, target: Tensor, row: Row, before: list[int]
+) -> list[float]:
+    per_image = row.grid[0] * row.grid[1]
+    number = {place: index for index, place in enumerate(row.visual)}
+    scores: dict[int, float] = {}
+    for image in range(len(row.visual) // per_image):
+        tokens = [place for place in before if number[place] // per_image == image]
+        cells = [divmod(number[place] % per_image, row.grid[1]) for place in tokens]
+        cost = naive_cost(ranker, source[tokens].double(), target[tokens].double(), cells, row.grid)
+        plan = naive_plan(cost, ranker.epsilon, ranker.rho, ranker.iterations, len(before))
+        scores |= dict(zip(tokens, [sum(line) for line in plan], strict=True))
+    return [scores[place] for place in before]
+
+
+def naive_cost(
+    ranker: TopvRanker, source: Tensor, target: Tensor, cells: list[tuple[int, int]], grid: tuple[int, int]
+) -> list[list[float]]:
+    """C, source by target, of the tokens of one image."""
+    size = range(len(cells))
+    feature = [[float((source[i] - target[j]).square().sum()) for j in size] for i in size]
+    highest = max((max(line) for line in feature), default=0) or 1
+    centre = ((grid[0] - 1) / 2, (grid[1] - 1) / 2)
+    away = [math.dist(cell, centre) for cell in cells]
+    farthest = max(away, default=0) or 1
+    space = [
+        [1 - math.exp(-(math.dist(cells[i], cells[j]) ** 2) / (2 * ranker.sigma**2)) for j in size]
+        for i in size
+    ]
+    return [
+        [
+            ranker.alpha * feature[i][j] / highest
+            + ranker.beta * space[i][j]
+            + ranker.gamma * away[i] / farthest
+            for j in size
+        ]
+        for i in size
+    ]
+
+
+def naive_plan(
+    cost: list[list[float]], epsilon: float, rho: float, iterations: int, tokens: int
+) -> list[list[float]]:
+    """Unbalanced Sinkhorn by plain scaling, with marginals 1 / `tokens`."""
+    size = range(len(cost))
+    kernel = [[math.exp(-cost[i][j] / epsilon) for j in size] for i in size]
+    u, v = [1.0] * len(cost), [1.0] * len(cost)
+    for _ in range(iterations):
+        u = [(1 / tokens / sum(kernel[i][j] * v[j] for j in size)) ** (rho / (rho + epsilon)) for i in size]
+        v = [1 / tokens / sum(kernel[i][j] * u[i] for i in size) for j in size]
+    return [[u[i] * kernel[i][j] * v[j] for j in size] for i in size]

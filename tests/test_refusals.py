@@ -1,0 +1,138 @@
+"""Calls and models that would come out wrong are refused, each with one line that says what to do."""
+
+import copy
+import threading
+from typing import Any
+
+import pytest
+import torch
+from cases import pruning
+from tiny_models import ONE, batch, tiny_llava
+from torch import nn
+from transformers import StaticCache
+
+from pruners import attach, pruned
+from pruners.errors import ProfileError, UnsupportedCallError, UnsupportedModelError
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_llava()
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Any:
+    with torch.no_grad():
+        yield
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda inputs: {"labels": inputs["input_ids"]}, "labels do not fit"),
+            (lambda _: {"cu_seq_lens_q": torch.tensor([0, 12, 25])}, "cu_seq_lens_q means several sequences"),
+            (lambda _: {"output_attentions": True}, "output_attentions=True cannot"),
+            (lambda _: {"output_hidden_states": True}, "output_hidden_states=True cannot"),
+            (lambda _: {"logits_to_keep": torch.tensor([3])}, "logits_to_keep as a tensor"),
+            (
+                lambda inputs: {"attention_mask": inputs["attention_mask"][:, 1:]},
+                "attention_mask has 24 columns",
+            ),
+            (lambda inputs: {"attention_mask": torch.ones(1, 1, 25, 25, dtype=torch.bool)}, "two dimensions"),
+            (
+                lambda _: {"attention_mask": None, "position_ids": torch.arange(25)[None] % 13},
+                "position_ids with jumps",
+            ),
+        ],
+    )
+    def test_calls_that_would_come_out_wrong(self, model: Any, change: Any, message: str) -> None:
+        inputs = batch(model, ONE)
+        with pruned(model, pruning("attention", "pdrop")), pytest.raises(UnsupportedCallError, match=message):
+            model(**inputs | change(inputs))
+
+    def test_a_static_cache(self, model: Any) -> None:
+        inputs = batch(model, ONE)
+        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=40)
+        with (
+            pruned(model, pruning("attention", "pdrop")),
+            pytest.raises(UnsupportedCallError, match="StaticCache"),
+        ):
+            model(**inputs, past_key_values=cache)
+
+    def test_training_mode(self, model: Any) -> None:
+        other = copy.deepcopy(model).train()
+        with (
+            pruned(other, pruning("attention", "pdrop")),
+            pytest.raises(UnsupportedCallError, match=r"model.eval\(\)"),
+        ):
+            other(**batch(model, ONE))
+
+    def test_attaching_twice(self, model: Any) -> None:
+        with (
+            pruned(model, pruning("attention", "pdrop")),
+            pytest.raises(UnsupportedCallError, match="is pruned already"),
+        ):
+            attach(model, pruning("uniform", "pdrop"))
+
+    def test_the_decoder_alone(self, model: Any) -> None:
+        with (
+            pruned(model, pruning("attention", "pdrop")),
+            pytest.raises(UnsupportedCallError, match="not its decoder"),
+        ):
+            model.get_decoder()(input_ids=torch.tensor([[1, 2]]))
+
+    def test_two_threads_at_once(self, model: Any) -> None:
+        inputs, errors = batch(model, ONE), []
+
+        def call() -> None:
+            try:
+                model(**inputs)
+            except UnsupportedCallError as error:
+                errors.append(str(error))
+
+        def call_from_elsewhere(*_: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                other = threading.Thread(target=call)
+                other.start()
+                other.join()
+
+        mlp = model.get_decoder().layers[3].mlp
+        with pruned(model, pruning("attention", "pdrop")), mlp.register_forward_pre_hook(call_from_elsewhere):
+            model(**inputs)
+        assert errors == ["two calls at once on one pruned model: give each thread its own model"]
+
+    def test_prompt_lengths_that_cut_the_image(self, model: Any) -> None:
+        with pruned(model, pruning("attention", "pdrop")) as handle:
+            handle.prompt_lengths = torch.tensor([7])
+            with pytest.raises(UnsupportedCallError, match="amid the visual tokens"):
+                model(**batch(model, ONE))
+            handle.prompt_lengths = torch.tensor([20, 20])
+            with pytest.raises(UnsupportedCallError, match="one number for each of 1 rows"):
+                model(**batch(model, ONE))
+
+    def test_generate_without_a_cache(self, model: Any) -> None:
+        with (
+            pruned(model, pruning("attention", "pdrop")),
+            pytest.raises(UnsupportedCallError, match="answer tokens must not rank"),
+        ):
+            model.generate(**batch(model, ONE), max_new_tokens=3, do_sample=False, use_cache=False)
+
+    def test_wrong_depth(self, model: Any) -> None:
+        with pytest.raises(ProfileError, match="has 8 rates and the model 6 decoder layers"):
+            attach(model, pruning("attention", "pdrop", layers=8))
+
+    @pytest.mark.parametrize("ranker", ["attention", "topv", "attention:score_layer=next"])
+    def test_scores_before_there_are_any(self, model: Any, ranker: str) -> None:
+        with pytest.raises(ProfileError, match=r"prunes layer 0 to 0\.75"):
+            attach(model, pruning(ranker, "from the start"))
+
+    def test_models_of_another_structure(self, model: Any) -> None:
+        with pytest.raises(UnsupportedModelError, match=r"no get_decoder\(\)\.layers"):
+            attach(nn.Linear(2, 2), pruning("attention", "pdrop"))
+        with pytest.raises(UnsupportedModelError, match="has no image_token_id"):
+            attach(model.get_decoder(), pruning("attention", "pdrop"))
+
+    def test_attention_that_takes_other_masks(self) -> None:
+        with pytest.raises(UnsupportedModelError, match="'flex_attention' cannot be pruned"):
+            attach(tiny_llava(attention="flex_attention"), pruning("attention", "pdrop"))
