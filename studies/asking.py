@@ -1,0 +1,95 @@
+"""What to evaluate next, as a pure function of what has been told.
+
+A proposal is made in a throw-away, in-memory copy of the study by a new sampler, and only the finished
+proposal, with all its parameters, is written to the real study, in one transaction. So the same history gives
+the same proposal on any day, and a process that dies leaves either no trial or one whose parameters are
+complete.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
+
+from pruners.pruning import Pruning
+from studies.samplers import make_sampler
+
+#: From a trial's parameters to the pruning that they stand for.
+Suggest = Callable[[BaseTrial], Pruning | None]
+
+#: How often the study's own sampler, then a uniform one, may propose what is known before the space counts as
+#: exhausted.
+OWN_ATTEMPTS, UNIFORM_ATTEMPTS = 8, 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Everything a proposal depends on beside the history."""
+
+    directions: Sequence[Literal["maximize", "minimize"]]
+    suggest: Suggest
+    #: the identity of a pruning: two with equal keys are one evaluation
+    key_of: Callable[[Pruning | None], str]
+    sampler: str
+    #: trials drawn uniformly first
+    initial: int
+    seed: int
+    #: parameters to try first, in this order
+    enqueue: Sequence[Mapping[str, Any]] = ()
+
+
+def propose(
+    ask: Ask, told: Sequence[FrozenTrial], known: Mapping[str, Sequence[float]]
+) -> FrozenTrial | None:
+    """Return the next trial to run (RUNNING, with user attribute `key`), or None when nothing new is left.
+
+    `told` is the study's finished trials in order; `known` maps the keys that must not be proposed again to
+    their values. A sampler that proposes a known pruning is told its value, without a trial, and asked again.
+    """
+    for params in ask.enqueue:
+        if ask.key_of(ask.suggest(FixedTrial(dict(params)))) not in known:
+            return _draw(ask, told, "random", 0, params)
+    told = list(told)
+    for attempt in range(OWN_ATTEMPTS + UNIFORM_ATTEMPTS):
+        sampler = ask.sampler if attempt < OWN_ATTEMPTS else "random"
+        drawn = _draw(ask, told, sampler, attempt)
+        values = known.get(drawn.user_attrs["key"])
+        if values is None:
+            return drawn
+        told.append(_copy(drawn, TrialState.COMPLETE, values))
+    return None
+
+
+def mix(seed: int, text: str) -> int:
+    """Return a seed of its own for the sub-study with this name."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(text.encode())]).generate_state(1)[0])
+
+
+def _draw(
+    ask: Ask, told: Sequence[FrozenTrial], sampler: str, attempt: int, params: Mapping[str, Any] | None = None
+) -> FrozenTrial:
+    made = make_sampler(sampler, ask.seed + attempt, len(told), ask.initial, len(ask.directions) > 1)
+    copy = optuna.create_study(directions=list(ask.directions), sampler=made)
+    copy.add_trials(told)
+    if params is not None:
+        copy.enqueue_trial(dict(params))
+    trial = copy.ask()
+    key = ask.key_of(ask.suggest(trial))
+    frozen = copy.get_trials(deepcopy=False)[trial.number]
+    return _copy(frozen, TrialState.RUNNING, None, key=key)
+
+
+def _copy(trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, **attrs: str) -> FrozenTrial:
+    """Copy the trial; what a sampler noted on it (NSGA-II's generation) goes along."""
+    return optuna.create_trial(
+        state=state,
+        values=values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**trial.user_attrs, **attrs},
+        system_attrs={name: note for name, note in trial.system_attrs.items() if name != "fixed_params"},
+    )

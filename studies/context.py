@@ -1,0 +1,205 @@
+"""What a search works with: measure a pruning, optimise over prunings; both go on where a process died.
+
+The order that makes this safe: evaluate (remembered by the caller), write the trial in the main study unless
+its key is there, tell the sub-study. A process that dies between two of these repeats a look-up, never an
+evaluation.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, get_storage
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from pruners.costs import ModelShape, decoder_ratio
+from pruners.pruning import Pruning
+from studies.asking import Ask, mix, propose
+from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study
+from studies.measured import Evaluation, Measured
+from studies.search_space import Best, Dimensions, SearchSpace
+
+__all__ = ["Best", "Context", "Dimensions", "OutOfTimeError", "SearchSpace"]
+
+
+class OutOfTimeError(Exception):
+    """`limits.hours` is used up. The driver ends the study with what it has; a user never sees this."""
+
+
+@dataclass(kw_only=True)
+class Context:
+    """One study's surroundings: its storage, its model's shape, its samples, and the way to evaluate."""
+
+    #: an Optuna storage or its URL
+    storage: BaseStorage | str
+    #: name of the study; sub-studies are called name/suffix
+    name: str
+    seed: int
+    num_layers: int
+    #: the first layer that the searches may reduce
+    first_prunable: int
+    #: N of the largest sample
+    visual_tokens: int
+    #: (visual tokens, text tokens) of every sample of the split
+    samples: Sequence[tuple[int, int]]
+    shape: ModelShape
+    #: evaluates a pruning (None: none) on the split; must remember, so that a repeat costs nothing
+    evaluate: Callable[[Pruning | None], Evaluation]
+    #: the evaluation's key: equal integers, equal key
+    key_of: Callable[[Pruning | None], str]
+    #: longer side of the largest grid of visual tokens, in tokens
+    grid: int
+    split: str = "search"
+    #: accuracy that a result may lose against no pruning
+    max_drop: float = 0.01
+    #: hours of evaluation, earlier runs of the same study included; None: no limit
+    hours: float | None = None
+    #: called after every new trial of the main study
+    on_trial: Callable[[Measured], None] = lambda _: None
+
+    main: MainStudy = field(init=False)
+    #: what the search recommends, by label, and what it compares that with
+    recommended: dict[str, Measured] = field(init=False, default_factory=dict)
+    compared: dict[str, Measured] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = get_storage(self.storage)
+        self.main = MainStudy(self._storage, self.name)
+        used = sum(measured.seconds for measured in self.main if not measured.cached)
+        self._deadline = float("inf") if self.hours is None else time.monotonic() + self.hours * 3600 - used
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.monotonic() >= self._deadline
+
+    def ratio_of(self, keep_rates: Sequence[float]) -> float:
+        """FLOPs ratio of these rates on the split, without evaluating anything."""
+        return decoder_ratio(self.shape, tuple(keep_rates), self.samples)
+
+    @property
+    def size(self) -> Dimensions:
+        return Dimensions(self.num_layers, self.first_prunable, self.visual_tokens)
+
+    @property
+    def baseline(self) -> Measured:
+        """No pruning; evaluated when it has not been."""
+        return self.measure("baseline", {}, None, "no pruning")
+
+    def choose(self, tried: Sequence[Measured]) -> Measured:
+        """Return the cheapest that loses at most `max_drop` against no pruning, else the most accurate."""
+        least = self.baseline.accuracy - self.max_drop
+        # 1e-12: 0.90 - 0.01 must not refuse an accuracy of 0.89
+        good = [measured for measured in tried if measured.accuracy >= least - 1e-12]
+        if good:
+            return min(good, key=lambda m: (m.flops_ratio, -m.accuracy, m.number))
+        return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))
+
+    def measure(
+        self,
+        method: str,
+        params: Mapping[str, float | int],
+        pruning: Pruning | None,
+        label: str | None = None,
+    ) -> Measured:
+        """Evaluate a pruning and write its trial, unless one with the same integers is there already.
+
+        Raises OutOfTimeError when it would have to evaluate after the deadline; no pruning is always
+        measured.
+        """
+        key = self.key_of(pruning)
+        known = self.main.find(key)
+        if known is not None:
+            return known
+        if self.out_of_time and pruning is not None:
+            raise OutOfTimeError
+        evaluation = self.evaluate(pruning)
+        label = label or describe(method, params)
+        measured = self.main.add(method, label, key, pruning, params, evaluation, self.split)
+        self.on_trial(measured)
+        return measured
+
+    def optimise(
+        self,
+        suffix: str,
+        method: str,
+        space: SearchSpace,
+        value: Callable[[Measured, Mapping[str, Any]], float],
+        direction: Direction = "maximize",
+        stop_when: Callable[[float], bool] = lambda _: False,
+    ) -> Best:
+        """Search one value in the sub-study `name/suffix` and return the best trial.
+
+        `value` makes the objective of what was measured and the trial's own parameters; `stop_when` may end
+        the search early by the last value. Told trials are read, not run. Out of time it returns the best so
+        far, and raises OutOfTimeError only when there is none.
+        """
+        study = open_study(self._storage, f"{self.name}/{suffix}", [direction])
+        ask = self._ask(space, [direction], suffix)
+        while True:
+            told, running = _split(study.get_trials(deepcopy=False))
+            ended = len(told) >= space.trials or (told and stop_when(told[-1].values[0]))
+            if self.out_of_time or (ended and running is None):
+                return self._best(told, direction)
+            if running is None:
+                proposal = propose(ask, told, {trial.user_attrs["key"]: trial.values for trial in told})
+                if proposal is None:
+                    return self._best(told, direction)
+                study.add_trial(proposal)
+                continue
+            pruning = space.suggest(FixedTrial(running.params))
+            measured = self.measure(method, {**space.constants, **running.params}, pruning)
+            study.tell(running.number, value(measured, running.params))
+
+    def optimise_front(self, method: str, space: SearchSpace) -> None:
+        """Search both values at once, in the main study itself."""
+        ask = self._ask(space, DIRECTIONS, method)
+        while True:
+            told, running = _split(self.main.trials_of(method))
+            if self.out_of_time or (len(told) >= space.trials and running is None):
+                return
+            if running is None:
+                proposal = propose(ask, told, self.main.values)
+                if proposal is None:
+                    return
+                pruning = space.suggest(FixedTrial(proposal.params))
+                self.main.begin(proposal, method, describe(method, proposal.params), pruning)
+                continue
+            evaluation = self.evaluate(space.suggest(FixedTrial(running.params)))
+            self.on_trial(self.main.finish(running.number, evaluation, self.split))
+
+    def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:
+        return Ask(
+            directions=directions,
+            suggest=space.suggest,
+            key_of=self.key_of,
+            sampler=space.sampler,
+            initial=space.initial,
+            seed=mix(self.seed, suffix),
+            enqueue=space.enqueue,
+        )
+
+    def _best(self, told: Sequence[FrozenTrial], direction: Direction) -> Best:
+        sign = 1 if direction == "maximize" else -1
+        for trial in sorted(told, key=lambda t: (-sign * t.values[0], t.number)):
+            measured = self.main.find(trial.user_attrs["key"])
+            if measured is not None:
+                return Best(trial=trial, measured=measured, told=told)
+        raise OutOfTimeError
+
+
+def describe(method: str, params: Mapping[str, Any]) -> str:
+    """One line for people: the method and its parameters."""
+    shown = (
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+    return f"{method}: {', '.join(shown)}" if params else method
+
+
+def _split(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], FrozenTrial | None]:
+    """Split into finished trials and the running one, which a dead process may have left."""
+    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE], next(iter(running), None)

@@ -1,0 +1,148 @@
+"""Run one study from its spec: no pruning first, the search, then random and uniform ranking at its results.
+
+Calling it again goes on where a dead process stopped: told trials are read, the rest is the same as if
+nothing had happened (`studies.context`).
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pruners.pruning import Pruning
+from pruners.rankers import RandomRanker, UniformRanker
+from studies.context import Context, Dimensions, OutOfTimeError
+from studies.errors import SpecError
+from studies.front import hypervolume, knee, pareto_front
+from studies.measured import Measured
+from studies.searches import make_search
+from studies.searches.base import RANDOM_SEEDS, RatioOf, SearchOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A result's own schedule with the tokens chosen at random, and at even distances."""
+
+    #: one per seed of `RANDOM_SEEDS`
+    random: Sequence[Measured]
+    uniform: Measured
+
+    @property
+    def random_mean(self) -> float:
+        """Mean accuracy over the seeds."""
+        return statistics.fmean(measured.accuracy for measured in self.random)
+
+    @property
+    def random_spread(self) -> float:
+        """Sample standard deviation of the accuracy over the seeds."""
+        return float(statistics.stdev(measured.accuracy for measured in self.random))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a study came to. All accuracies are of its search split."""
+
+    baseline: Measured
+    #: what the method recommends, by label; empty only when time ran out before the first
+    recommended: Mapping[str, Measured]
+    #: what the method compares itself with, by label (P-Sigmoid: FastV at each of its budgets)
+    compared: Mapping[str, Measured]
+    #: random and uniform ranking, by the label of the recommendation
+    chance: Mapping[str, Comparison]
+    #: every evaluated schedule, in order
+    evaluations: Sequence[Measured]
+    #: the non-dominated ones, cheapest first
+    front: Sequence[Measured]
+    #: of the front, with the reference point of `studies.front`
+    hypervolume: float
+    #: the front's bend
+    knee: Measured
+    #: the recommendation that the goal asks for; None when there is none at all
+    result: Measured | None
+    #: whether `result` loses at most `max_drop` and costs less than no pruning
+    meets_goal: bool
+    #: whether `limits.hours` ended the study early
+    out_of_time: bool
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """The result's pruning; None when it is no pruning, or there is none."""
+        return self.result.pruning if self.result else None
+
+
+def check_search(options: SearchOptions, size: Dimensions, ratio_of: RatioOf) -> None:
+    """Raise SpecError when these options cannot work on a model of this size and samples of these costs.
+
+    `ratio_of` gives the FLOPs ratio of keep rates on the samples. Nothing is evaluated.
+    """
+    if size.first_prunable >= size.num_layers:
+        raise SpecError(
+            f"search: nothing can be pruned: the model has {size.num_layers} layers, and the first that may"
+            f" be reduced is layer {size.first_prunable}"
+        )
+    make_search(options).check(size, ratio_of)
+
+
+def run_search(options: SearchOptions, context: Context) -> SearchResult:
+    """Run the study, or what is left of it, and return all that it found.
+
+    Raises SpecError when the options cannot work on this model; whatever `context.evaluate` raises goes
+    through.
+    """
+    check_search(options, context.size, context.ratio_of)
+    chance: dict[str, Comparison] = {}
+    baseline = context.baseline
+    try:
+        make_search(options).run(context)
+        for label, measured in context.recommended.items():
+            if measured.pruning is not None:
+                chance[label] = compare(context, label, measured.pruning)
+        complete = not context.out_of_time
+    except OutOfTimeError:
+        complete = False
+    return _result(context, baseline, chance, complete)
+
+
+def compare(context: Context, label: str, pruning: Pruning) -> Comparison:
+    """Measure random (every seed of `RANDOM_SEEDS`) and uniform ranking at a pruning's own schedule."""
+    random = [
+        context.measure(
+            "random",
+            {"seed": seed},
+            Pruning(ranker=RandomRanker(seed=seed), schedule=pruning.schedule),
+            f"random, seed {seed}, at {label}",
+        )
+        for seed in RANDOM_SEEDS
+    ]
+    even = Pruning(ranker=UniformRanker(), schedule=pruning.schedule)
+    return Comparison(random=random, uniform=context.measure("uniform", {}, even, f"uniform at {label}"))
+
+
+def estimate_evaluations(options: SearchOptions, size: Dimensions) -> int:
+    """At most so many evaluations in a whole study: no pruning, the search, and what it is compared with."""
+    search = make_search(options)
+    per_result = len(RANDOM_SEEDS) + 1
+    return 1 + search.estimate_evaluations(size) + per_result * search.results()
+
+
+def _result(
+    context: Context, baseline: Measured, chance: Mapping[str, Comparison], complete: bool
+) -> SearchResult:
+    evaluations = list(context.main)
+    points = [measured.point for measured in evaluations]
+    recommended = dict(context.recommended)
+    best = context.choose(list(recommended.values())) if recommended else None
+    return SearchResult(
+        baseline=baseline,
+        recommended=recommended,
+        compared=dict(context.compared),
+        chance=chance,
+        evaluations=evaluations,
+        front=[evaluations[i] for i in pareto_front(points)],
+        hypervolume=hypervolume(points),
+        knee=evaluations[knee(points)],
+        result=best,
+        meets_goal=best is not None
+        and best.flops_ratio < 1
+        and best.accuracy >= baseline.accuracy - context.max_drop - 1e-12,
+        out_of_time=not complete,
+    )

@@ -1,0 +1,106 @@
+"""The plain evaluator: runs a model, pruned or not, over held-out samples and scores what it says.
+
+What no schedule can change (image decoding and processing, vision tower, projector) runs once per sample.
+All the rest is the user's own path: attach the pruning, call the model.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pruners.pruning import Pruning
+from studies.answers import Answerer, Answers, divergence
+from studies.keys import evaluation_key
+from studies.metrics import make_metric
+from studies.prompts import PromptLength, form_batches, prompt_lengths
+from studies.records import EvaluationSettings, SampleRecord
+from studies.samples import Sample
+from studies.vision import PreparedBatch, check_encoder, prepare
+
+__all__ = [
+    "EvaluationSettings",
+    "PlainEvaluator",
+    "PromptLength",
+    "SampleRecord",
+    "evaluation_key",
+    "form_batches",
+    "prompt_lengths",
+]
+
+
+class PlainEvaluator:
+    """Evaluates prunings of one model on one set of samples, batch by batch.
+
+    `batches` come from `form_batches` over *all* samples of the split; a worker that holds a part of them
+    gets the same list and calls `run` for its own. Without them they are formed here. The model is put in
+    eval mode.
+
+    >>> evaluator = PlainEvaluator(model, processor, samples, "exact_match", EvaluationSettings())
+    >>> records = evaluator.run(batch=0, pruning=None)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        samples: Sequence[Sample],
+        metric: str,
+        settings: EvaluationSettings,
+        batches: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        check_encoder(model)
+        self.model, self.processor, self.samples = model.eval(), processor, samples
+        self.metric, self.settings = make_metric(metric), settings
+        if batches is None:
+            lengths = [length.total for length in prompt_lengths(processor, samples)]
+            batches = form_batches(lengths, settings.batch_size)
+        self.batches = batches
+        self._answerer = Answerer(
+            model=self.model, tokenizer=processor.tokenizer, max_new_tokens=settings.max_new_tokens
+        )
+        self._prepared: dict[int, PreparedBatch] = {}
+        self._unpruned: dict[int, Answers] = {}
+        self._spoken: dict[int, tuple[tuple[int, ...], ...]] = {}
+
+    @torch.inference_mode()
+    def run(self, batch: int, pruning: Pruning | None) -> list[SampleRecord]:
+        """Records of the samples of batch number `batch`, in its order, under `pruning` (None: unpruned).
+
+        The first run of a batch also runs it unpruned, for `kl`; this and its image features are remembered.
+        """
+        if batch not in self._prepared:
+            chosen = [self.samples[index] for index in self.batches[batch]]
+            self._prepared[batch] = prepare(self.model, self.processor, chosen)
+            self._unpruned[batch] = self._answer(batch, None)
+        unpruned = self._unpruned[batch]
+        return self._records(batch, unpruned if pruning is None else self._answer(batch, pruning))
+
+    def _answer(self, batch: int, pruning: Pruning | None) -> Answers:
+        prepared = self._prepared[batch]
+        if self.metric.reads == "choices":
+            offered = [self.samples[index].choices for index in self.batches[batch]]
+            return self._answerer.choose(prepared, offered, pruning)
+        if self.metric.reads == "reference":
+            if batch not in self._spoken:
+                self._spoken[batch] = self._answerer.generate(prepared, None).tokens
+            return self._answerer.retrace(prepared, self._spoken[batch], pruning)
+        return self._answerer.generate(prepared, pruning)
+
+    def _records(self, batch: int, answers: Answers) -> list[SampleRecord]:
+        unpruned, lengths = self._unpruned[batch], self._prepared[batch].lengths
+        records = []
+        for row, index in enumerate(self.batches[batch]):
+            sample, text = self.samples[index], answers.texts[row]
+            kl = divergence(unpruned.log_probs[row], answers.log_probs[row])
+            records.append(
+                SampleRecord(
+                    id=sample.id,
+                    prediction=text,
+                    score=self.metric.score(text, sample.answers, kl),
+                    kl=kl,
+                    visual_tokens=lengths[row].visual,
+                    text_tokens=lengths[row].text,
+                )
+            )
+        return records

@@ -1,0 +1,114 @@
+"""What one evaluation gives, and what of it an Optuna trial keeps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from pruners.pruning import Pruning
+from studies.records import SampleRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One pruning (or none) on one split: per-sample results in the split's order, and what it costs."""
+
+    #: what the metric makes of all scores, in [0, 1]
+    accuracy: float
+    #: one score per sample, in [0, 1]
+    scores: Sequence[float]
+    #: per sample, KL(unpruned || pruned) of the answer in nats; None where nobody computed it
+    kl: Sequence[float] | None
+    #: exact decoder-layer FLOPs over those of no pruning: the FLOPs ratio of studies and fronts
+    decoder_ratio: float
+    #: bytes of the KV cache after prefill over those of no pruning
+    kv_ratio: float
+    #: mean over layers of n_l / N
+    vision_token_ratio: float
+    #: visual tokens per decoder layer, mean over samples
+    tokens_per_layer: Sequence[float]
+    #: the evaluator's per-sample records, if they are at hand
+    records: Sequence[SampleRecord] = ()
+    #: whether it was remembered, not computed
+    cached: bool = False
+    #: what computing it took
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One evaluated pruning as its trial in the main study holds it."""
+
+    #: the trial's number in the main study
+    number: int
+    #: the evaluation's key: equal integers, equal key
+    key: str
+    #: what first asked for it: a search's name, "baseline", "random" or "uniform"
+    method: str
+    #: one line for people
+    label: str
+    params: Mapping[str, Any]
+    #: None: nothing was pruned
+    pruning: Pruning | None
+    accuracy: float
+    #: `Evaluation.decoder_ratio`
+    flops_ratio: float
+    kv_ratio: float
+    vision_token_ratio: float
+    tokens_per_layer: tuple[float, ...]
+    samples: int
+    cached: bool
+    seconds: float
+
+    @property
+    def point(self) -> tuple[float, float]:
+        """(FLOPs ratio, accuracy), as `studies.front` wants it."""
+        return self.flops_ratio, self.accuracy
+
+
+def asked_attrs(method: str, label: str, key: str, pruning: Pruning | None) -> dict[str, Any]:
+    """User attributes that are known before the evaluation."""
+    return {
+        "method": method,
+        "label": label,
+        "key": key,
+        "keep_rates": list(pruning.schedule.keep_rates) if pruning else None,
+        "ranker": pruning.ranker.spec() if pruning else None,
+        "pruning": pruning.model_dump_json() if pruning else None,
+    }
+
+
+def told_attrs(evaluation: Evaluation, split: str) -> dict[str, Any]:
+    """User attributes that the evaluation adds."""
+    return {
+        "tokens_per_layer": [float(count) for count in evaluation.tokens_per_layer],
+        "kv_ratio": evaluation.kv_ratio,
+        "vision_token_ratio": evaluation.vision_token_ratio,
+        "split": split,
+        "samples": len(evaluation.scores),
+        "cached": evaluation.cached,
+        "seconds": evaluation.seconds,
+    }
+
+
+def read_trial(trial: FrozenTrial) -> Measured:
+    """Return a finished trial of the main study as a value."""
+    attrs = trial.user_attrs
+    accuracy, flops_ratio = trial.values
+    return Measured(
+        number=trial.number,
+        key=attrs["key"],
+        method=attrs["method"],
+        label=attrs["label"],
+        params=trial.params,
+        pruning=Pruning.model_validate_json(attrs["pruning"]) if attrs["pruning"] else None,
+        accuracy=accuracy,
+        flops_ratio=flops_ratio,
+        kv_ratio=attrs["kv_ratio"],
+        vision_token_ratio=attrs["vision_token_ratio"],
+        tokens_per_layer=tuple(attrs["tokens_per_layer"]),
+        samples=attrs["samples"],
+        cached=attrs["cached"],
+        seconds=attrs["seconds"],
+    )
