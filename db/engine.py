@@ -1,0 +1,67 @@
+"""Engines: SQLite with its pragmas and explicit BEGIN, PostgreSQL with checked connections."""
+
+import time
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+
+from db.errors import InvalidUrl
+from db.urls import display, is_sqlite
+
+#: Execution options: SQLite takes the write lock when a transaction begins; begins none at all.
+WRITING = {"sqlite_begin": "BEGIN IMMEDIATE"}
+_NO_TRANSACTION = {"sqlite_begin": ""}
+_CONNECT_SECONDS = 10
+
+
+def make_engine(url: URL, lock_seconds: float) -> Engine:
+    """Return an engine for a parsed URL; nothing is opened yet.
+
+    Args:
+        url: as `parse_url` returns it.
+        lock_seconds: how long a statement waits for another process's lock (SQLite).
+    """
+    if is_sqlite(url):
+        engine = create_engine(url)
+        _prepare_sqlite(engine, round(lock_seconds * 1000))
+        return engine
+    try:
+        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
+    except ModuleNotFoundError as error:
+        raise InvalidUrl(f"{display(url)} needs psycopg: pip install 'searchsvc[postgres]'") from error
+
+
+def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        # The driver must begin no transaction of its own: it would begin deferred ones, and a deferred
+        # transaction that writes after it has read fails at once when somebody else wrote in between.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout = {lock_milliseconds}")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        statement = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
+
+
+def switch_to_wal(engine: Engine, lock_seconds: float) -> None:
+    """Put an SQLite file into write-ahead mode, which lasts; wait while other processes use the file.
+
+    SQLite keeps to its busy timeout here while others read, not while one writes: hence the loop.
+    """
+    deadline = time.monotonic() + lock_seconds
+    while True:
+        try:
+            with engine.connect().execution_options(**_NO_TRANSACTION) as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                return
+        except OperationalError as error:
+            locked = getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+            if not locked or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,181 @@
+"""Our tables. Every name begins with `ss_`, so that Optuna's tables live beside them in one database."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedTexts, UtcDateTime
+from db.errors import DatabaseError
+
+PREFIX = "ss_"
+STATUSES = ("queued", "running", "done", "failed", "cancelled")
+
+
+def utc_now() -> datetime:
+    """Return this moment, with its time zone."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Constraint names follow one rule, so that migrations can name them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class ModelRow(Base):
+    """A model, known by the sha256 of its configuration and weights."""
+
+    __tablename__ = "ss_models"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    reference: Mapped[str] = mapped_column(Text)
+    revision: Mapped[str | None] = mapped_column(Text)
+    architecture: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class DatasetRow(Base):
+    """A held-out dataset, known by its sha256."""
+
+    __tablename__ = "ss_datasets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    path: Mapped[str] = mapped_column(Text)
+    samples: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class StudyRow(Base):
+    """A study: what was asked for, how far it is, and who holds it until when."""
+
+    __tablename__ = "ss_studies"
+    __table_args__ = (
+        CheckConstraint(f"status IN {STATUSES}", name="status"),
+        CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="lease"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(512), unique=True)
+    spec: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
+    model_id: Mapped[int] = mapped_column(ForeignKey("ss_models.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("ss_datasets.id"))
+    status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
+    #: host:pid:start of the process that runs the study, see `owners.py`.
+    lease_owner: Mapped[str | None] = mapped_column(Text)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    #: Counts the claims; a write under an older number is refused.
+    lease_epoch: Mapped[int] = mapped_column(default=0)
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
+    dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class EvaluationRow(Base):
+    """One configuration measured on one dataset; it belongs to its key, not to a study."""
+
+    __tablename__ = "ss_evaluations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("ss_models.id"))
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("ss_datasets.id"))
+    split: Mapped[str] = mapped_column(String(64))
+    metric: Mapped[str] = mapped_column(String(64))
+    #: Ranker and schedule; NULL is no pruning.
+    pruning: Mapped[dict[str, Any] | None] = mapped_column(FiniteJson)
+    tokens_per_layer: Mapped[list[float]] = mapped_column(FiniteJson)
+    accuracy: Mapped[float] = mapped_column(FiniteFloat)
+    #: Per sample, in the order of the split.
+    scores: Mapped[tuple[float, ...]] = mapped_column(PackedFloats)
+    divergences: Mapped[tuple[float, ...] | None] = mapped_column(PackedFloats)
+    predictions: Mapped[tuple[str, ...] | None] = mapped_column(PackedTexts)
+    cost: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
+    seconds: Mapped[float] = mapped_column(FiniteFloat)
+    worker: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
+    dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class StudyEvaluationRow(Base):
+    """A study used an evaluation, as its trial `trial`; `cached` when it was already there."""
+
+    __tablename__ = "ss_study_evaluations"
+
+    study_id: Mapped[int] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"), primary_key=True)
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("ss_evaluations.id"), primary_key=True, index=True)
+    trial: Mapped[int | None]
+    cached: Mapped[bool]
+
+    evaluation: Mapped[EvaluationRow] = relationship(lazy="joined", innerjoin=True)
+
+
+class AttemptRow(Base):
+    """One try of one worker at one evaluation, also when it failed."""
+
+    __tablename__ = "ss_attempts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"), index=True)
+    key: Mapped[str] = mapped_column(String(64))
+    worker: Mapped[str] = mapped_column(Text)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    error: Mapped[str | None] = mapped_column(Text)
+
+
+class FrontRow(Base):
+    """A Pareto front as it was at one moment; never changed."""
+
+    __tablename__ = "ss_fronts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"), index=True)
+    split: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    points: Mapped[list[dict[str, Any]]] = mapped_column(FiniteJson)
+    hypervolume: Mapped[float] = mapped_column(FiniteFloat)
+    reference: Mapped[list[float]] = mapped_column(FiniteJson)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class ProfileRow(Base):
+    """An exported profile, byte for byte, and the numbers measured with it."""
+
+    __tablename__ = "ss_profiles"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    yaml: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"), index=True)
+    trial: Mapped[int | None]
+    numbers: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+    study: Mapped[StudyRow | None] = relationship()
+
+
+Index("ix_ss_evaluations_model_id_dataset_id", EvaluationRow.model_id, EvaluationRow.dataset_id)
+
+
+@event.listens_for(FrontRow, "before_update")
+def _refuse_change(_mapper: object, _connection: object, front: FrontRow) -> None:
+    raise DatabaseError(f"front {front.id} is a snapshot and cannot be changed")

@@ -1,0 +1,138 @@
+"""One database, opened: transactions for reading and for writing, and its URL for Optuna."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy.orm import Session
+
+from db.engine import WRITING, make_engine, switch_to_wal
+from db.reach import reaching
+from db.schema import VERSION_TABLE, check_schema, migrate
+from db.urls import display, is_sqlite, parse_url
+
+LOCK_SECONDS = 30.0
+
+
+class Database:
+    """A connection pool to an SQLite file or a PostgreSQL database; close it, or use it as a context.
+
+    Args:
+        url: `sqlite:///PATH`, `postgres://...` or `postgresql://...`.
+        lock_seconds: how long a transaction waits for another process's lock (SQLite).
+
+    Raises:
+        InvalidUrl: the URL is none that we can use. Nothing is opened before the first transaction.
+    """
+
+    def __init__(self, url: str, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._url = parse_url(url)
+        self._lock_seconds = lock_seconds
+        self._reader = make_engine(self._url, lock_seconds)
+        self._writer = self._reader.execution_options(**WRITING)
+
+    @classmethod
+    def open(cls, url: str, *, lock_seconds: float = LOCK_SECONDS) -> Self:
+        """Return the database, ready for use; its tables are made when it has none of ours.
+
+        Raises:
+            Unreachable: it cannot be opened or written.
+            SchemaMismatch: its tables are older or newer than this program's.
+        """
+        database = cls(url, lock_seconds=lock_seconds)
+        try:
+            if database.revision() is None:
+                database.upgrade()
+            database._try_to_write()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return display(self._url)
+
+    @property
+    def optuna_url(self) -> str:
+        """The URL for `optuna.storages.RDBStorage`, password included: not for messages."""
+        return self._url.render_as_string(hide_password=False)
+
+    @property
+    def optuna_engine_options(self) -> dict[str, Any]:
+        """`engine_kwargs` for `optuna.storages.RDBStorage`: waits as long for locks as we do."""
+        if is_sqlite(self._url):
+            return {"connect_args": {"timeout": self._lock_seconds}}
+        return {"pool_pre_ping": True}
+
+    def revision(self) -> str | None:
+        """Return the revision of our tables, None when there are none; errors as in `open`."""
+        with reaching(self._url), self._reader.connect() as connection:
+            return check_schema(connection)
+
+    def upgrade(self) -> None:
+        """Make our tables, or bring older ones up to date; what is up to date stays as it is."""
+        with reaching(self._url):
+            if is_sqlite(self._url):
+                switch_to_wal(self._reader, self._lock_seconds)
+            with self._writer.begin() as connection:
+                migrate(connection)
+
+    def _try_to_write(self) -> None:
+        """Write something and take it back: what is read-only is found now, and not hours later."""
+        with reaching(self._url), self._writer.connect() as connection:
+            connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = version_num")
+            connection.rollback()
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Yield a session that sees one state of the database; what is written in it is dropped."""
+        with reaching(self._url), Session(self._reader) as session:
+            yield session
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """Yield a session that is committed at the end, or rolled back when the block raises.
+
+        On SQLite it holds the only write lock: keep it short, and do not call Optuna inside.
+        """
+        with reaching(self._url), Session(self._writer) as session, session.begin():
+            session.connection()  # begin now, not with the first statement
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._reader.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def upgrade(url: str) -> str | None:
+    """Make our tables at `url`, or bring them up to date; return their revision (errors as in `open`)."""
+    with Database(url) as database:
+        database.upgrade()
+        return database.revision()
+
+
+def check(url: str) -> str | None:
+    """Return the revision of our tables at `url`, None when there are none yet; creates nothing.
+
+    Raises:
+        Unreachable: it cannot be opened.
+        SchemaMismatch: its tables are older or newer than this program's.
+    """
+    parsed = parse_url(url)
+    path = Path(parsed.database or "")
+    if is_sqlite(parsed) and path.parent.is_dir() and not path.exists():
+        return None
+    with Database(url) as database:
+        return database.revision()

@@ -1,0 +1,66 @@
+"""Studies by name: make, look up, list, delete."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from db.errors import AlreadyExists, StudyBusy
+from db.models import StudyRow
+from db.queue import is_held
+from db.rows import dataset_row, insert_or_get, model_row, study_row, to_study
+from db.session import Database
+from db.values import DatasetRef, ModelRef, Status, Study
+
+
+def create_study(
+    database: Database, name: str, spec: Mapping[str, Any], *, model: ModelRef, dataset: DatasetRef
+) -> Study:
+    """Queue a new study and return it.
+
+    Raises:
+        AlreadyExists: the name is taken.
+    """
+    with database.begin() as session:
+        row = StudyRow(
+            name=name,
+            spec=dict(spec),
+            model_id=model_row(session, model).id,
+            dataset_id=dataset_row(session, dataset).id,
+        )
+        if insert_or_get(session, row, StudyRow.name) is not row:
+            raise AlreadyExists(f"there is a study {name!r} already; choose another name or delete it")
+        return to_study(row)
+
+
+def get_study(database: Database, name: str) -> Study:
+    """Return the study.
+
+    Raises:
+        NotFound: there is none; the message names the nearest.
+    """
+    with database.session() as session:
+        return to_study(study_row(session, name))
+
+
+def list_studies(database: Database, *, status: Status | None = None) -> list[Study]:
+    """Return all studies, or those in one state, oldest first."""
+    chosen = select(StudyRow).order_by(StudyRow.created_at, StudyRow.id)
+    if status is not None:
+        chosen = chosen.where(StudyRow.status == status)
+    with database.session() as session:
+        return [to_study(row) for row in session.scalars(chosen)]
+
+
+def delete_study(database: Database, name: str) -> None:
+    """Remove a study with its attempts, fronts and profiles; its evaluations are kept for other studies.
+
+    Raises:
+        NotFound: there is none.
+        StudyBusy: somebody runs it now.
+    """
+    with database.begin() as session:
+        row = study_row(session, name, lock=True)
+        if is_held(session, row):
+            raise StudyBusy(f"study {name!r} is being run by {row.lease_owner}; stop that first")
+        session.delete(row)

@@ -1,0 +1,163 @@
+"""What goes in and comes out: plain, frozen values, so that no caller holds a row of an open session."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+FinalStatus = Literal["done", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model: sha256 of its configuration and weights, and where it came from."""
+
+    fingerprint: str
+    reference: str
+    architecture: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRef:
+    """A dataset: its sha256, where it was read, how many samples it has."""
+
+    sha256: str
+    path: str
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study as it is stored; `spec` is fully resolved, times are in UTC."""
+
+    id: int
+    name: str
+    spec: dict[str, Any]
+    model: ModelRef
+    dataset: DatasetRef
+    status: Status
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    lease_epoch: int
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to run a study and to write its results, until `expires_at`, unless a later epoch began."""
+
+    study_id: int
+    name: str
+    owner: str
+    epoch: int
+    seconds: float
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEvaluation:
+    """One configuration measured on one split of one dataset.
+
+    `key` stands for everything that decides the numbers. `pruning` is None for no pruning. `scores`,
+    `divergences` (KL to the unpruned answer, nats) and `predictions` hold one entry per sample, in the order
+    of the split; `tokens_per_layer` is the mean number of visual tokens at each decoder layer; `cost` is the
+    caller's JSON; `seconds` the time that measuring took.
+    """
+
+    key: str
+    model: ModelRef
+    dataset: DatasetRef
+    split: str
+    metric: str
+    pruning: dict[str, Any] | None
+    tokens_per_layer: tuple[float, ...]
+    accuracy: float
+    scores: tuple[float, ...]
+    cost: dict[str, Any]
+    seconds: float
+    worker: str
+    divergences: tuple[float, ...] | None = None
+    predictions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(NewEvaluation):
+    """A stored evaluation."""
+
+    id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyEvaluation:
+    """An evaluation as one study used it: in which trial, and whether it was there before the study asked."""
+
+    trial: int | None
+    cached: bool
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewAttempt:
+    """One try of one worker at one evaluation; `error` is None when it succeeded; times carry their zone."""
+
+    key: str
+    worker: str
+    started_at: datetime
+    ended_at: datetime
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(NewAttempt):
+    """A stored attempt."""
+
+    id: int
+    study_id: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewFront:
+    """A study's Pareto front on one split; `hypervolume` is measured from `reference`.
+
+    `points` are the caller's JSON, one object per member; `reason` says why the front was kept.
+    """
+
+    split: str
+    reason: str
+    points: tuple[dict[str, Any], ...]
+    hypervolume: float
+    reference: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front(NewFront):
+    """A front as it was when it was stored; never changed."""
+
+    id: int
+    study_id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewProfile:
+    """An exported profile: its YAML byte for byte, the numbers measured with it, the trial it came from."""
+
+    name: str
+    yaml: str
+    numbers: dict[str, Any]
+    study: str | None = None
+    trial: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(NewProfile):
+    """A stored profile; `sha256` is that of the YAML text in UTF-8."""
+
+    id: int
+    sha256: str
+    created_at: datetime

@@ -1,0 +1,238 @@
+"""Our schema: migrations equal the models, and live beside Optuna's without touching them."""
+
+import re
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from db_cases import leased, make_study, sqlite_url
+from sqlalchemy import create_engine, inspect, text
+
+from db import schema
+from db.errors import SchemaMismatch
+from db.models import Base
+from db.session import Database, check, upgrade
+from db.studies import get_study
+
+OURS = {
+    "ss_alembic_version",
+    "ss_attempts",
+    "ss_datasets",
+    "ss_evaluations",
+    "ss_fronts",
+    "ss_models",
+    "ss_profiles",
+    "ss_studies",
+    "ss_study_evaluations",
+}
+
+
+@pytest.fixture
+def url(tmp_path):
+    return sqlite_url(tmp_path)
+
+
+@pytest.fixture
+def connect(url):
+    """An engine of no configuration of ours, as a stranger would open the file."""
+    engine = create_engine(url)
+    yield engine.begin
+    engine.dispose()
+
+
+def tables(connect):
+    with connect() as connection:
+        return set(inspect(connection).get_table_names())
+
+
+def definitions(connection):
+    """What SQLite says of our tables and indexes: constraints and their names included."""
+    chosen = "SELECT name, sql FROM sqlite_master WHERE name LIKE '%ss_%' AND sql IS NOT NULL"
+    found = {}
+    for name, sql in connection.execute(text(chosen)):
+        inner = re.sub(r"\s+", " ", sql).partition("(")[2].rpartition(")")[0]
+        found[name] = sorted(part.strip() for part in re.split(r",(?![^(]*\))", inner))
+    found.pop(schema.VERSION_TABLE, None)
+    return found
+
+
+def test_migrations_equal_the_models(url, connect):
+    upgrade(url)
+    with connect() as connection:
+        connection.execute(text("CREATE TABLE studies (theirs INTEGER)"))
+        options = {"version_table": schema.VERSION_TABLE, "include_object": schema.include_object}
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True, **options})
+        assert compare_metadata(context, Base.metadata) == []
+        migrated = definitions(connection)
+    empty = create_engine("sqlite://")
+    with empty.begin() as connection:
+        Base.metadata.create_all(connection)
+        assert migrated == definitions(connection)
+    empty.dispose()
+
+
+def test_every_table_bears_our_prefix(url, connect):
+    upgrade(url)
+    assert tables(connect) == OURS
+    assert {name for name in Base.metadata.tables if not schema.is_ours(name)} == set()
+
+
+def optuna_storage(database):
+    return optuna.storages.RDBStorage(database.optuna_url, engine_kwargs=database.optuna_engine_options)
+
+
+def run_trials(storage, count):
+    study = optuna.create_study(storage=storage, study_name="one", load_if_exists=True)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=count)
+    return len(study.trials)
+
+
+def close(storage):
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def test_optuna_first_then_we(url, connect):
+    with Database(url) as database:
+        storage = optuna_storage(database)
+        assert run_trials(storage, 2) == 2
+        assert database.revision() is None
+        before = tables(connect)
+        database.upgrade()
+        make_study(database)
+        assert run_trials(storage, 2) == 4
+        close(storage)
+        again = optuna_storage(database)
+        assert again.get_current_version() == again.get_head_version()
+        assert run_trials(again, 1) == 5
+        close(again)
+    assert tables(connect) == before | OURS
+
+
+def test_we_first_then_optuna(url):
+    with Database.open(url) as database:
+        make_study(database)
+        storage = optuna_storage(database)
+        assert run_trials(storage, 2) == 2
+        storage.upgrade()
+        close(storage)
+    with Database.open(url) as database:
+        assert get_study(database, "one").status == "queued"
+        assert database.revision() == schema.needed_revision()
+
+
+def test_both_write_while_the_other_has_the_file_open(url):
+    with Database.open(url) as database:
+        storage = optuna_storage(database)
+        for number in range(5):
+            make_study(database, f"study-{number}")
+            assert run_trials(storage, 1) == number + 1
+        close(storage)
+
+
+def test_down_and_up_again_leaves_optuna_alone(url, connect):
+    with Database.open(url) as database:
+        storage = optuna_storage(database)
+        run_trials(storage, 2)
+        with connect() as connection:
+            command.downgrade(schema.alembic_config(connection), "base")
+        assert tables(connect) & OURS == {schema.VERSION_TABLE}
+        assert database.revision() is None
+        database.upgrade()
+        assert tables(connect) >= OURS
+        make_study(database)
+        assert run_trials(storage, 1) == 3
+        close(storage)
+
+
+def test_upgrade_of_what_is_up_to_date_changes_nothing(url):
+    with Database.open(url) as database:
+        lease = leased(database)
+        assert upgrade(url) == schema.needed_revision()
+        assert get_study(database, "one").lease_epoch == lease.epoch
+
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    with op.batch_alter_table("ss_studies") as table:
+        table.add_column(sa.Column("note", sa.Text))
+
+
+def downgrade():
+    with op.batch_alter_table("ss_studies") as table:
+        table.drop_column("note")
+"""
+
+
+@pytest.fixture
+def next_version(tmp_path, monkeypatch):
+    """A program that is one revision ahead, installed in a folder with a percent sign."""
+    folder = tmp_path / "50%" / "migrations"
+    shutil.copytree(Path(schema.__file__).parent / "migrations", folder)
+    (folder / "versions" / "v0002_next.py").write_text(NEXT)
+
+    def install():
+        monkeypatch.setattr(schema, "_MIGRATIONS", folder)
+
+    return install
+
+
+def test_older_tables_are_refused_with_the_way_out_and_the_way_out_works(url, next_version):
+    with Database.open(url) as database:
+        make_study(database)
+    next_version()
+    advice = r"older version \(revision 0001, this program needs 0002\): run `searchsvc db upgrade`"
+    for refuses in (check, Database.open):
+        with pytest.raises(SchemaMismatch, match=advice):
+            refuses(url)
+    assert upgrade(url) == check(url) == "0002"
+    with Database.open(url) as database:
+        assert get_study(database, "one").status == "queued"
+
+
+def test_newer_tables_are_refused_and_stay_as_they_are(url, next_version, monkeypatch, connect):
+    next_version()
+    upgrade(url)
+    monkeypatch.undo()
+    for refuses in (check, Database.open, upgrade):
+        with pytest.raises(SchemaMismatch, match=r"newer version \(revision 0002 .*`searchsvc db upgrade`"):
+            refuses(url)
+    with connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM ss_alembic_version")).scalar() == "0002"
+
+
+def test_our_tables_without_a_version_are_refused(url, connect):
+    upgrade(url)
+    with connect() as connection:
+        connection.execute(text("DROP TABLE ss_alembic_version"))
+    for refuses in (check, Database.open, upgrade):
+        with pytest.raises(SchemaMismatch, match="our tables without their version"):
+            refuses(url)
+
+
+def test_migrations_are_found_from_anywhere(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert upgrade(url) == "0001"
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch):
+    def fail(*_args, **_options):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("alembic.op.create_index", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        upgrade(url)
+    assert tables(connect) == set()
+    monkeypatch.undo()
+    assert upgrade(url) == "0001"
