@@ -1,0 +1,70 @@
+"""`searchsvc profile`: export, show, verify."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from searchsvc.cli.db import Url
+from searchsvc.cli.output import Format, Output, message, show_record
+from searchsvc.cli.study import Name, open_database
+
+app = typer.Typer(no_args_is_help=True, help="Pruning profiles: a study's result as a YAML file.")
+
+File = Annotated[Path, typer.Argument(help="A pruning profile (YAML).")]
+
+
+@app.command()
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where to write the profile.")],
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="The cheapest schedule that is confidently within this drop on `test`."
+        ),
+    ] = None,
+    max_flops: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The most accurate schedule up to this FLOPs ratio.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, help="The schedule of this trial.")] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The front's knee.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    db: Url = None,
+) -> None:
+    """Write a study's schedule as a profile, with its numbers measured on the `test` split."""
+    from searchsvc.export import Choice, export_profile
+
+    choice = Choice(max_drop=max_drop, max_flops=max_flops, trial=trial, knee=knee)
+    with open_database(db) as database:
+        message(export_profile(database, name, choice, out, overwrite=force))
+
+
+@app.command()
+def show(profile: File, output: Output = Format.TABLE) -> None:
+    """Show a profile: its schedule, its numbers and where it comes from."""
+    from pruners.profile import PruningProfile
+
+    record = PruningProfile.load(profile).model_dump(mode="json", by_alias=True)
+    show_record(record, output, title=str(profile))
+
+
+@app.command()
+def verify(
+    profile: File,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL manifest; default: the `test` split of its study.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model to verify on; default: the profile's own.")] = None,
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="Allow another model of the same depth.")
+    ] = False,
+    output: Output = Format.TABLE,
+    db: Url = None,
+) -> None:
+    """Measure a profile beside no pruning: accuracy, FLOPs, KV cache, latency, throughput, memory."""
+    from searchsvc.verification import verify_profile
+
+    with open_database(db) as database:
+        record = verify_profile(database, profile, data=data, model=model, transfer=transfer)
+    show_record(record, output, title=f"{profile}, measured beside no pruning")

@@ -1,0 +1,173 @@
+"""`searchsvc study`: create, run, list, show, front, delete."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from searchsvc.cli.db import Url
+from searchsvc.cli.output import Format, Output, message, show_record, show_rows
+
+app = typer.Typer(no_args_is_help=True, help="Searches for pruning schedules, each one an Optuna study.")
+
+Name = Annotated[str, typer.Argument(help="Name of the study.")]
+
+
+@app.command()
+def create(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the study; may stand in the spec instead.")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="YAML spec; flags given beside it win.")] = None,
+    model: Annotated[str | None, typer.Option(help="Hub id, folder, or 'demo'.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL manifest; made for the demo model when left out.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="g-search, p-sigmoid, topv, fastv, pdrop, vtw, random, pareto.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="exact_match, choice, fidelity; default: the manifest's.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", "-O", help="KEY=VALUE of the method; repeatable.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="skopt-ei, tpe, gp, nsga2, random, brute-force.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    search_samples: Annotated[int | None, typer.Option(min=1, help="Samples that trials see.")] = None,
+    test_samples: Annotated[int | None, typer.Option(min=1, help="Samples that only results see.")] = None,
+    max_drop: Annotated[float | None, typer.Option(min=0, max=1, help="Goal: accuracy lost at most.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Ray actors.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="Stop then, keep the best so far.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
+    db: Url = None,
+) -> None:
+    """Check spec, model, data and one forward, then store the study and say how long it will take."""
+    from searchsvc.creation import create_study
+
+    flags: dict[str, Any] = {
+        "name": name,
+        "model.id": model,
+        "model.dtype": dtype,
+        "data.path": None if data is None else str(data),
+        "data.metric": metric,
+        "data.split.search": search_samples,
+        "data.split.test": test_samples,
+        "search.method": method,
+        "search.sampler": sampler,
+        "search.seed": seed,
+        "goal.max_drop": max_drop,
+        "limits.hours": hours,
+        "workers.count": workers,
+        "workers.gpus_per_worker": gpus_per_worker,
+        "workers.batch_size": batch_size,
+    }
+    with open_database(db) as database:
+        created = create_study(database, spec, flags, option or [])
+        message(created.summary)
+        if run:
+            _run(database, created.name)
+        else:
+            message(f"queued; run it with: searchsvc study run {created.name}")
+
+
+@app.command()
+def run(name: Name, db: Url = None) -> None:
+    """Run a study here, on local Ray; one that was interrupted goes on where it was."""
+    with open_database(db) as database:
+        _run(database, name)
+
+
+@app.command("list")
+def list_(output: Output = Format.TABLE, db: Url = None) -> None:
+    """List the studies."""
+    from searchsvc.queries import list_studies
+
+    with open_database(db) as database:
+        show_rows(list_studies(database), output, title="Studies", key="studies")
+
+
+@app.command()
+def show(name: Name, output: Output = Format.TABLE, db: Url = None) -> None:
+    """Show a study: its fully resolved spec, its state and its best so far."""
+    from searchsvc.queries import show_study
+
+    with open_database(db) as database:
+        show_record(show_study(database, name), output, title=f"Study {name}")
+
+
+@app.command()
+def front(
+    name: Name,
+    output: Output = Format.TABLE,
+    plots: Annotated[Path | None, typer.Option(help="Folder for front and schedule as PNG and HTML.")] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every evaluated schedule, not the front alone.")
+    ] = False,
+    db: Url = None,
+) -> None:
+    """Show the Pareto front of accuracy against FLOPs on the `search` split, and draw it."""
+    from searchsvc.points import on_front, rows
+    from searchsvc.queries import study_points
+    from searchsvc.report import draw
+
+    with open_database(db) as database:
+        points = study_points(database, name)
+        chosen = points if all_ else on_front(points)
+        show_rows(
+            rows(chosen),
+            output,
+            title=f"{name}: {'every trial' if all_ else 'front'} (search split)",
+            key="points",
+        )
+        if plots is not None:
+            for path in draw(points, plots, name):
+                message(f"drawn: {path}")
+
+
+@app.command()
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    db: Url = None,
+) -> None:
+    """Delete a study and its trials; its evaluations stay remembered for other studies."""
+    from searchsvc.queries import delete_study, show_study
+
+    with open_database(db) as database:
+        show_study(database, name)
+        if not yes:
+            typer.confirm(f"Delete study {name} and its trials?", abort=True, err=True)
+        delete_study(database, name)
+        message(f"deleted {name}")
+
+
+def open_database(url: str | None) -> Any:
+    from db.session import Database
+    from searchsvc.settings import Settings
+
+    return Database.open(Settings().database_url(url))
+
+
+def _run(database: Any, name: str) -> None:
+    from searchsvc.controller import run_study, summary
+    from searchsvc.errors import GoalNotMetError
+    from searchsvc.executor import disconnect
+    from searchsvc.progress import bars
+    from searchsvc.queries import goal
+    from searchsvc.settings import Settings
+
+    try:
+        with bars(name) as progress:
+            result = run_study(database, name, ray_address=Settings().ray_address, on_trial=progress)
+    finally:
+        disconnect()
+    line = summary(name, goal(database, name), result)
+    if not result.meets_goal:
+        raise GoalNotMetError(line)
+    message(line)

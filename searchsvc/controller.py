@@ -1,0 +1,135 @@
+"""Runs one study to its end: takes its lease, searches, keeps the front, and shows it in the dashboard."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from db import queue, results, studies
+from db.errors import DatabaseError
+from db.owners import current_owner
+from db.session import Database
+from db.values import Lease, NewFront
+from searchsvc.evaluations import Evaluations
+from searchsvc.progress import OnTrial
+from searchsvc.showcase import publish
+from searchsvc.storage import optuna_storage
+from searchsvc.subject import Subject, subject_of
+from studies.context import Context, Dimensions
+from studies.driver import SearchResult, estimate_evaluations, run_search
+from studies.front import REFERENCE
+from studies.measured import Measured
+
+LEASE_SECONDS = 30.0
+
+
+def run_study(
+    database: Database, name: str, *, ray_address: str | None = None, on_trial: OnTrial | None = None
+) -> SearchResult:
+    """Run a queued, interrupted or finished study; what was told already is not done again.
+
+    Raises:
+        NotFound, StudyBusy: no such study, or somebody else runs it.
+        KeyboardInterrupt: passed on after the lease was given back.
+    """
+    subject = subject_of(studies.get_study(database, name))
+    lease = queue.claim(database, name, owner=current_owner(), seconds=LEASE_SECONDS, reopen=True)
+    try:
+        with _heartbeat(database, lease):
+            result = _search(database, subject, lease, ray_address, on_trial)
+            _keep_front(database, lease, result)
+            publish(database, subject, result.evaluations)
+    except KeyboardInterrupt:
+        queue.release(database, lease)
+        raise
+    except Exception as error:
+        queue.finish(database, lease, "failed", error=str(error))
+        raise
+    queue.finish(database, lease, "done")
+    return result
+
+
+def summary(name: str, max_drop: float, result: SearchResult) -> str:
+    """Return one line about a finished study for the person who waited."""
+    unpruned = result.baseline.accuracy
+    start = f"{name}: {len(result.evaluations)} schedules on `search`, unpruned {unpruned:.4f}"
+    if result.out_of_time:
+        start += ", stopped by limits.hours"
+    found = result.result
+    if found is None:
+        return f"{start}; no schedule was recommended"
+    verdict = "within" if result.meets_goal else "nothing cheaper is within"
+    nearest = "" if result.meets_goal else "the nearest is "
+    return (
+        f"{start}; {verdict} {max_drop:g} of it: {nearest}trial {found.number} ({found.label}), "
+        f"{found.accuracy:.4f} at {found.flops_ratio:.3f} of the decoder FLOPs"
+    )
+
+
+def _search(
+    database: Database, subject: Subject, lease: Lease, ray_address: str | None, on_trial: OnTrial | None
+) -> SearchResult:
+    spec = subject.spec
+    with Evaluations(database, subject, "search", lease=lease, ray_address=ray_address) as evaluate:
+        records = evaluate.baseline.records
+        size = Dimensions(
+            subject.shape.num_layers, subject.traits.first_prunable, max(r.visual_tokens for r in records)
+        )
+        expected = estimate_evaluations(spec.search, size)
+
+        def told(measured: Measured) -> None:
+            if on_trial is not None:
+                on_trial(measured, expected)
+
+        context = Context(
+            storage=optuna_storage(database),
+            name=spec.name,
+            seed=spec.search.seed,
+            num_layers=size.num_layers,
+            first_prunable=size.first_prunable,
+            visual_tokens=size.visual_tokens,
+            samples=[(record.visual_tokens, record.text_tokens) for record in records],
+            shape=subject.shape,
+            evaluate=evaluate,
+            key_of=evaluate.key_of,
+            grid=max(subject.traits.grid or (1, 1)),
+            max_drop=spec.goal.max_drop,
+            hours=spec.limits.hours,
+            on_trial=told,
+        )
+        return run_search(spec.search, context)
+
+
+def _keep_front(database: Database, lease: Lease, result: SearchResult) -> None:
+    members = [
+        {"trial": point.number, "flops_ratio": point.flops_ratio, "accuracy": point.accuracy}
+        for point in result.front
+    ]
+    front = NewFront(
+        split="search",
+        reason="study ended",
+        points=tuple(members),
+        hypervolume=result.hypervolume,
+        reference=REFERENCE,
+    )
+    results.save_front(database, lease, front)
+
+
+@contextmanager
+def _heartbeat(database: Database, lease: Lease) -> Iterator[None]:
+    """Extend the lease from a thread; when it is lost, the next write under it raises LeaseLost."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(LEASE_SECONDS / 3):
+            try:
+                queue.heartbeat(database, lease)
+            except DatabaseError:
+                return
+
+    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

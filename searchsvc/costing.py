@@ -1,0 +1,62 @@
+"""The cost of one prefill, for a model of which only the configuration is at hand."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pruners.costs import ModelShape, prefill_cost
+from pruners.profile import KeepSchedule, PruningProfile
+from pruners.schedules import parse_schedule
+from searchsvc.errors import ServiceError
+from searchsvc.locations import model_location
+
+
+def prefill(
+    model: str,
+    visual_tokens: int,
+    text_tokens: int,
+    *,
+    profile: Path | None = None,
+    schedule: str | None = None,
+) -> dict[str, Any]:
+    """Return `Cost.to_dict()` of one prefill, under a profile, a schedule's text form, or neither."""
+    if profile is not None and schedule is not None:
+        raise ServiceError("--profile and --schedule: give one of them, not both")
+    config = _config(model)
+    shape = ModelShape.from_config(config)
+    keep = None
+    if profile is not None:
+        loaded = PruningProfile.load(profile)
+        loaded.check_model(config)
+        keep = loaded.schedule
+    elif schedule is not None:
+        keep = KeepSchedule(keep_rates=parse_schedule(schedule).keep_rates(shape.num_layers))
+    return prefill_cost(shape, visual_tokens, text_tokens, keep).to_dict()
+
+
+def counter_ratios(
+    shape: ModelShape, schedule: KeepSchedule, samples: Sequence[tuple[int, int]]
+) -> dict[str, float]:
+    """Return whole-prefill FLOPs over those of no pruning, by counter, summed over (visual, text) samples."""
+    sums = {"paper": [0.0, 0.0], "exact": [0.0, 0.0]}
+    for (visual, text), times in Counter(samples).items():
+        for side, keep in enumerate((schedule, None)):
+            counters = prefill_cost(shape, visual, text, keep).to_dict()["counters"]
+            for name, pair in sums.items():
+                pair[side] += times * counters[name]["flops"]
+    return {name: pruned / whole for name, (pruned, whole) in sums.items()}
+
+
+def _config(model: str) -> Any:
+    """Read the configuration alone: no weights are needed to count."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model_location(model))
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ServiceError(
+            f"{model}: no model configuration can be read there ({first}); "
+            "give a hub id or a folder that holds a config.json"
+        ) from error

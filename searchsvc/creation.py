@@ -1,0 +1,123 @@
+"""Makes a study from a spec file and flags: everything is checked before anything is stored."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from db import studies
+from db.errors import AlreadyExists
+from db.session import Database
+from pruners.strict_yaml import parse, read_file
+from searchsvc.errors import ServiceError
+from searchsvc.locations import DEMO
+from searchsvc.storage import optuna_storage
+from searchsvc.subject import Subject, read_subject
+from studies.errors import SpecError
+from studies.spec import StudySpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """A stored study and what to tell about it."""
+
+    name: str
+    summary: str
+
+
+def create_study(
+    database: Database, file: Path | None, flags: Mapping[str, Any], options: Sequence[str]
+) -> Created:
+    """Check the spec, the data and the model, then queue the study.
+
+    Raises:
+        SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
+    """
+    spec = _spec(file, flags, options)
+    if spec.name in {study.name for study in studies.list_studies(database)}:
+        raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
+    subject = read_subject(spec)
+    architecture, evaluations, seconds = _try(subject)
+    model = replace(subject.model, architecture=architecture)
+    studies.create_study(
+        database, spec.name, spec.model_dump(mode="json"), model=model, dataset=subject.dataset
+    )
+    optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
+    minutes = evaluations * seconds / 60
+    return Created(
+        name=spec.name,
+        summary=f"{spec.name}: {spec.search.method} on {spec.model.id}, {len(subject.search)} search and "
+        f"{len(subject.test)} test samples, about {evaluations} evaluations, about {minutes:.1f} minutes",
+    )
+
+
+def _spec(file: Path | None, flags: Mapping[str, Any], options: Sequence[str]) -> StudySpec:
+    """Lay the flags that were given over the file's keys."""
+    data: dict[str, Any] = {}
+    if file is not None:
+        if not options and all(value is None for value in flags.values()):
+            return StudySpec.load(file)  # its errors know their line
+        data = parse(read_file(file, SpecError), str(file), SpecError).data
+    for path, value in flags.items():
+        if value is not None:
+            _set(data, path, value)
+    for option in options:
+        key, sign, value = option.partition("=")
+        if not sign or not key:
+            raise ServiceError(f"--option {option}: write KEY=VALUE, as in --option trials=30")
+        _set(data, f"search.{key}", yaml.safe_load(value))
+    if isinstance(data.get("model"), dict) and data["model"].get("id") == DEMO:
+        _demo_defaults(data)
+    return StudySpec.parse(data, "the command line" if file is None else str(file))
+
+
+def _demo_defaults(data: dict[str, Any]) -> None:
+    """Fill in what the embedded model leaves open: its data, and that it answers in one token."""
+    data.setdefault("max_new_tokens", 1)
+    section = data.setdefault("data", {})
+    if isinstance(section, dict) and "path" not in section:
+        from searchsvc.demo.data import write
+        from searchsvc.settings import Settings
+
+        folder = Settings().home / "demo-data"
+        manifest = folder / "manifest.jsonl"
+        section["path"] = str(manifest if manifest.exists() else write(folder))
+
+
+def _set(data: dict[str, Any], path: str, value: Any) -> None:
+    *sections, key = path.split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            raise ServiceError(f"{path}: the spec has a plain value at {section!r}, where keys are expected")
+    data[key] = value
+
+
+def _try(subject: Subject) -> tuple[str, int, float]:
+    """Load the model and run a batch: (its class name, evaluations that the study takes, seconds of one)."""
+    from pruners.costs import decoder_ratio
+    from pruners.rankers import UniformRanker
+    from studies.context import Dimensions
+    from studies.driver import check_search, estimate_evaluations
+    from studies.evaluator import PlainEvaluator
+    from studies.models import load
+    from studies.searches.base import with_rates
+
+    model, processor, _ = load(subject.location, device=subject.settings.device)
+    evaluator = PlainEvaluator(
+        model, processor, subject.search.samples, subject.search.metric, subject.settings
+    )
+    longest = evaluator.run(0, None)[0]
+    layers = subject.shape.num_layers
+    start = time.perf_counter()
+    evaluator.run(0, with_rates(UniformRanker(), (1.0,) * layers))
+    rounds = math.ceil(len(evaluator.batches) / subject.spec.workers.count)
+    size = Dimensions(layers, subject.traits.first_prunable, longest.visual_tokens)
+    sample = (longest.visual_tokens, longest.text_tokens)
+    check_search(subject.spec.search, size, lambda rates: decoder_ratio(subject.shape, rates, [sample]))
+    evaluations = estimate_evaluations(subject.spec.search, size)
+    return type(model).__name__, evaluations, rounds * (time.perf_counter() - start)

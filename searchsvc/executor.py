@@ -1,0 +1,146 @@
+"""Evaluations on Ray: actors that hold a model replica and a shard of the data. Only this file imports Ray.
+
+A batch is the unit of sharding and of retry, and batches are formed once for the whole split, so the numbers
+do not depend on how many workers share them. The coordinator retries, never Ray: a configuration that kills
+its worker fails after `ATTEMPTS` and cannot be retried for ever.
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from pruners.profile import Pruning
+from searchsvc.errors import ClusterError, ServiceError
+from searchsvc.worker import Job, Worker
+from studies.evaluator import SampleRecord
+
+#: How often one batch is tried on a dying worker before the evaluation fails.
+ATTEMPTS = 3
+
+#: Called with (worker, error message) for every attempt that failed.
+OnFailure = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """How many actors run, and what each of them takes."""
+
+    count: int
+    threads: int
+    gpus: float = 0.0
+    address: str | None = None
+
+
+class RayExecutor:
+    """Evaluates prunings on one split, every worker on its own batches; start it with `with`."""
+
+    def __init__(self, job: Job, workers: Workers) -> None:
+        self._job = job
+        self._workers = workers
+        self._actors: list[Any] = []
+
+    def __enter__(self) -> Self:
+        _connect(self._workers)
+        self._shared = ray.put(self._job)
+        count = min(self._workers.count, len(self._job.batches))
+        self._actors = [self._new_actor() for _ in range(count)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def evaluate(self, pruning: Pruning | None, on_failure: OnFailure) -> list[SampleRecord]:
+        """Return the records of every sample of the split, in the split's order.
+
+        Raises:
+            ServiceError: a batch has killed its worker `ATTEMPTS` times.
+        """
+        text = None if pruning is None else pruning.model_dump_json()
+        waiting = {self._submit(batch, text): Attempt(batch, 1) for batch in range(len(self._job.batches))}
+        records: dict[int, SampleRecord] = {}
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            attempt = waiting.pop(done[0])
+            try:
+                found = ray.get(done[0])
+            except RayActorError as error:
+                on_failure(f"worker-{attempt.batch % len(self._actors)}", str(error).splitlines()[0])
+                waiting[self._again(attempt, text, error)] = Attempt(attempt.batch, attempt.number + 1)
+                continue
+            except RayTaskError as error:
+                raise error.as_instanceof_cause() from None
+            records.update(zip(self._job.batches[attempt.batch], found, strict=True))
+        return [records[index] for index in sorted(records)]
+
+    def _submit(self, batch: int, pruning: str | None) -> Any:
+        return self._actors[batch % len(self._actors)].run.remote(batch, pruning)
+
+    def _again(self, attempt: "Attempt", pruning: str | None, error: Exception) -> Any:
+        """Submit a batch again, to a new actor where the one it ran on is gone."""
+        index = attempt.batch % len(self._actors)
+        if attempt.number >= ATTEMPTS:
+            raise ServiceError(
+                f"worker-{index} died {attempt.number} times on batch {attempt.batch}; it may lack memory: "
+                "try a smaller batch_size or fewer workers"
+            ) from error
+        if not self._answers(index):
+            self._actors[index] = self._new_actor()
+        return self._submit(attempt.batch, pruning)
+
+    def _answers(self, index: int) -> bool:
+        try:
+            return bool(ray.get(self._actors[index].ping.remote()))
+        except RayActorError:
+            return False
+
+    def _new_actor(self) -> Any:
+        # No restarts by Ray: the coordinator builds a new actor, so that every attempt is seen and counted.
+        return (
+            ray.remote(Worker)
+            .options(
+                num_cpus=self._workers.threads,
+                num_gpus=self._workers.gpus,
+                max_restarts=0,
+                max_task_retries=0,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(self._workers.threads)}},
+            )
+            .remote(self._shared)
+        )
+
+
+class Attempt(NamedTuple):
+    """One submission of one batch."""
+
+    batch: int
+    number: int
+
+
+def _connect(workers: Workers) -> None:
+    if ray.is_initialized():
+        return
+    local = (
+        {}
+        if workers.address
+        else {"num_cpus": max(workers.count * workers.threads, 1), "include_dashboard": False}
+    )
+    try:
+        ray.init(address=workers.address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
+        where = workers.address or f"this machine ({socket.gethostname()})"
+        raise ClusterError(f"Ray on {where} is out of reach: {str(error).splitlines()[0]}") from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; a local one ends."""
+    if ray.is_initialized():
+        ray.shutdown()

@@ -1,0 +1,46 @@
+"""A study's evaluated schedules as tables, plots and exports take them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import optuna
+
+from studies.front import pareto_front
+from studies.measured import Measured, read_trial
+
+
+def measured_in(study: optuna.Study) -> list[Measured]:
+    """Read the finished trials of a two-objective study, in the order of their numbers."""
+    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+    return [read_trial(trial) for trial in finished]
+
+
+def on_front(points: Sequence[Measured]) -> list[Measured]:
+    """Return the non-dominated ones, dearest first."""
+    return [points[i] for i in reversed(pareto_front([point.point for point in points]))]
+
+
+def keep_rates(point: Measured) -> tuple[float, ...]:
+    """Return the visual share kept per decoder layer; all ones without pruning."""
+    return point.pruning.schedule.keep_rates if point.pruning else (1.0,) * len(point.tokens_per_layer)
+
+
+def name(point: Measured) -> str:
+    """Return a short name for a legend: method, trial, accuracy and FLOPs ratio."""
+    return f"{point.method}, trial {point.number}: {point.accuracy:.3f} at {point.flops_ratio:.2f}"
+
+
+def rows(points: Iterable[Measured]) -> list[dict[str, Any]]:
+    """Lay points out for `--output`."""
+    return [
+        {
+            "trial": point.number,
+            "method": point.method,
+            "schedule": point.label,
+            "accuracy": point.accuracy,
+            "flops_ratio": point.flops_ratio,
+            "kv_ratio": point.kv_ratio,
+            "samples": point.samples,
+        }
+        for point in points
+    ]

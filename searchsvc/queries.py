@@ -1,0 +1,81 @@
+"""What reading commands show of studies."""
+
+from typing import Any
+
+import optuna
+
+from db import results, studies
+from db.session import Database
+from searchsvc.errors import ServiceError
+from searchsvc.points import measured_in, on_front
+from searchsvc.storage import optuna_storage
+from searchsvc.subject import stored_spec
+from studies.measured import Measured
+
+
+def list_studies(database: Database) -> list[dict[str, Any]]:
+    """Return a row per study, oldest first."""
+    return [
+        {
+            "name": study.name,
+            "method": study.spec["search"]["method"],
+            "model": study.model.reference,
+            "status": study.status,
+            "evaluations": len(results.evaluations(database, study.name)),
+            "created": study.created_at.isoformat(timespec="seconds"),
+        }
+        for study in studies.list_studies(database)
+    ]
+
+
+def show_study(database: Database, name: str) -> dict[str, Any]:
+    """Return a study's state, resolved spec and front in short."""
+    study = studies.get_study(database, name)
+    points = _points(database, name)
+    fronts = results.fronts(database, name)
+    return {
+        "name": name,
+        "status": study.status,
+        "error": study.error,
+        "trials": len(points),
+        "front_members": len(on_front(points)),
+        "hypervolume": fronts[-1].hypervolume if fronts else None,
+        "model_sha256": study.model.fingerprint,
+        "data_sha256": study.dataset.sha256,
+        "spec": study.spec,
+    }
+
+
+def study_points(database: Database, name: str) -> list[Measured]:
+    """Return every evaluated schedule of a study.
+
+    Raises:
+        NotFound: there is no such study.
+        ServiceError: it has no finished trial yet.
+    """
+    studies.get_study(database, name)
+    points = _points(database, name)
+    if not points:
+        raise ServiceError(f"study {name} has no finished trial yet; run it with: searchsvc study run {name}")
+    return points
+
+
+def goal(database: Database, name: str) -> float:
+    """Return the accuracy that a study's result may lose."""
+    return stored_spec(studies.get_study(database, name)).goal.max_drop
+
+
+def delete_study(database: Database, name: str) -> None:
+    """Delete our study, then Optuna's studies of the same name and below it."""
+    studies.delete_study(database, name)
+    storage = optuna_storage(database)
+    for found in storage.get_all_studies():
+        if found.study_name == name or found.study_name.startswith(f"{name}/"):
+            storage.delete_study(found._study_id)
+
+
+def _points(database: Database, name: str) -> list[Measured]:
+    storage = optuna_storage(database)
+    if name not in {found.study_name for found in storage.get_all_studies()}:
+        return []
+    return measured_in(optuna.load_study(study_name=name, storage=storage))

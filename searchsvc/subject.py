@@ -1,0 +1,114 @@
+"""What a study is about, resolved: the model's facts and the two splits of its data."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from db.values import DatasetRef, ModelRef, Study
+from pruners.costs import ModelShape
+from pruners.families import Traits, traits
+from searchsvc.errors import ServiceError
+from searchsvc.locations import model_location
+from studies.evaluator import EvaluationSettings
+from studies.models import fingerprint
+from studies.samples import Dataset
+from studies.spec import ModelSpec, StudySpec
+
+Split = Literal["search", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A spec with its model identified and its data read."""
+
+    spec: StudySpec
+    model: ModelRef
+    search: Dataset
+    test: Dataset
+
+    @cached_property
+    def location(self) -> ModelSpec:
+        """The spec's model, `demo` replaced by its folder."""
+        return self.spec.model.model_copy(update={"id": model_location(self.spec.model.id)})
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration; no weights are read."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.location.id, revision=self.spec.model.revision)
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """What the cost model needs of the configuration."""
+        return ModelShape.from_config(self.config)
+
+    @cached_property
+    def dataset(self) -> DatasetRef:
+        """The manifest as the database knows it: the hash covers both splits."""
+        whole = self.search.only([*self.search.samples, *self.test.samples])
+        return DatasetRef(sha256=whole.sha256, path=str(self.spec.data.path), samples=len(whole))
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the model's family says: first prunable layer, token grid."""
+        return traits(self.config)
+
+    @property
+    def settings(self) -> EvaluationSettings:
+        """How every evaluation of this study runs."""
+        return EvaluationSettings(
+            batch_size=self.spec.workers.batch_size,
+            threads=self.spec.workers.threads,
+            device="cuda" if self.spec.workers.gpus_per_worker else "cpu",
+            dtype=self.spec.model.dtype,
+            attention=self.spec.model.attention,
+            max_new_tokens=self.spec.max_new_tokens,
+        )
+
+    def samples(self, split: Split) -> Dataset:
+        """Return one of the two splits."""
+        return self.search if split == "search" else self.test
+
+
+def read_subject(spec: StudySpec) -> Subject:
+    """Identify the model and read the data that `spec` names.
+
+    Raises:
+        DataError, ModelError: what is wrong with them, in one line each.
+    """
+    from studies.data import read_manifest, split
+
+    location = model_location(spec.model.id)
+    found = fingerprint(location)
+    whole = read_manifest(Path(spec.data.path), spec.data.metric)
+    search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
+    model = ModelRef(
+        fingerprint=found, reference=spec.model.id, architecture="", revision=spec.model.revision
+    )
+    return Subject(spec=spec, model=model, search=search, test=test)
+
+
+def subject_of(study: Study) -> Subject:
+    """Read a stored study's subject again, and refuse a model or data that have changed since.
+
+    Raises:
+        ServiceError: the fingerprint or the data's hash is another one than when the study was created.
+    """
+    subject = read_subject(stored_spec(study))
+    changed = [
+        f"model {subject.spec.model.id}" if subject.model.fingerprint != study.model.fingerprint else "",
+        f"data {subject.spec.data.path}" if subject.dataset.sha256 != study.dataset.sha256 else "",
+    ]
+    if any(changed):
+        what = " and ".join(filter(None, changed))
+        raise ServiceError(
+            f"study {study.name}: {what} changed since the study was created; create a new study"
+        )
+    return subject
+
+
+def stored_spec(study: Study) -> StudySpec:
+    """Return the spec that a study was created with."""
+    return StudySpec.parse(study.spec, f"study {study.name}")

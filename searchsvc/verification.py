@@ -1,0 +1,153 @@
+"""Measures a profile beside no pruning, afresh: nothing is read from the memory of evaluations."""
+
+from pathlib import Path
+from typing import Any
+
+from db import studies
+from db.errors import NotFound
+from db.session import Database
+from pruners import Pruning, PruningProfile
+from searchsvc.costing import counter_ratios
+from searchsvc.errors import ServiceError
+from searchsvc.evaluations import Evaluations
+from searchsvc.speed import side_by_side
+from searchsvc.subject import Subject, read_subject, stored_spec, subject_of
+from studies.intervals import Interval, interval, paired_interval
+from studies.measured import Evaluation
+from studies.models import load
+from studies.prompts import encode_prompts
+from studies.spec import StudySpec
+
+
+def verify_profile(
+    database: Database,
+    path: Path,
+    *,
+    data: Path | None = None,
+    model: str | None = None,
+    transfer: bool = False,
+    ray_address: str | None = None,
+) -> dict[str, Any]:
+    """Return accuracy, costs and speed of the profile and of no pruning, on `test`.
+
+    Args:
+        database: where the profile's study is looked up.
+        path: the profile.
+        data: a manifest; default: the `test` split of the profile's study.
+        model: another model than the profile's own.
+        transfer: allow another architecture or width; the depth must be the same (G-Search, Table 4).
+
+    Raises:
+        ProfileError, ServiceError: the profile, the model and the data do not go together.
+    """
+    profile = PruningProfile.load(path)
+    subject = _subject(database, profile, data, model)
+    _check_model(profile, subject, transfer=transfer)
+    with Evaluations(database, subject, "test", ray_address=ray_address, remember=False) as evaluate:
+        pruning = Pruning(ranker=profile.ranker, schedule=profile.schedule, recovery=profile.recovery)
+        evaluation, baseline = evaluate(pruning), evaluate.baseline
+    return {
+        "profile": profile.name,
+        "model": subject.spec.model.id,
+        "transfer": transfer,
+        "split": "test",
+        "samples": len(evaluation.scores),
+        "metric": subject.test.metric,
+        "as_exported": _as_exported(profile, evaluation, baseline),
+        "pruned": _measured(evaluation),
+        "unpruned": _measured(baseline),
+        "difference": _bounds(paired_interval(evaluation.scores, baseline.scores)),
+        "flops": _flops(subject, profile, evaluation),
+        "kv_ratio": evaluation.kv_ratio,
+        "vision_token_ratio": evaluation.vision_token_ratio,
+        "speed": _speed(subject, profile),
+    }
+
+
+def _subject(database: Database, profile: PruningProfile, data: Path | None, model: str | None) -> Subject:
+    """Find the profile's study, and lay the given data and model over its spec."""
+    name = profile.provenance.study if profile.provenance else None
+    try:
+        if name is None:
+            raise NotFound("the profile names no study")
+        study = studies.get_study(database, name)
+    except NotFound as error:
+        if data is None:
+            raise ServiceError(
+                f"{profile.name}: {error}, so give the data to verify on with --data"
+            ) from error
+        return _without_study(profile, data, model)
+    if data is None and model is None:
+        return subject_of(study)
+    spec = stored_spec(study)
+    return _read(spec, data, model)
+
+
+def _without_study(profile: PruningProfile, data: Path, model: str | None) -> Subject:
+    spec = StudySpec.parse(
+        {
+            "name": profile.name,
+            "model": {"id": model or profile.model.id},
+            "data": {"path": str(data)},
+            "search": {"method": "fastv"},
+        },
+        "the profile",
+    )
+    return _read(spec, data, model)
+
+
+def _read(spec: StudySpec, data: Path | None, model: str | None) -> Subject:
+    """Read the subject of `spec` with other data or another model in it."""
+    record = spec.model_dump(mode="json")
+    if model is not None:
+        record["model"] = {**record["model"], "id": model, "revision": None}
+    if data is not None:
+        record["data"] = {**record["data"], "path": str(data)}
+    return read_subject(StudySpec.parse(record, f"study {spec.name}"))
+
+
+def _check_model(profile: PruningProfile, subject: Subject, *, transfer: bool) -> None:
+    if not transfer:
+        profile.check_model(subject.config)
+    elif profile.model.num_layers != subject.shape.num_layers:
+        raise ServiceError(
+            f"profile '{profile.name}' has {profile.model.num_layers} layers, model {subject.spec.model.id} "
+            f"has {subject.shape.num_layers}: a schedule transfers between models of the same depth only"
+        )
+
+
+def _as_exported(profile: PruningProfile, evaluation: Evaluation, baseline: Evaluation) -> bool | None:
+    """Whether the profile's own numbers came out again; None where it has none of this many samples."""
+    expected = profile.expected
+    if expected is None or expected.samples != len(evaluation.scores):
+        return None
+    return (expected.accuracy, expected.baseline) == (evaluation.accuracy, baseline.accuracy)
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    bounds = interval(evaluation.scores)
+    return {"accuracy": evaluation.accuracy, "interval_95": [bounds.low, bounds.high]}
+
+
+def _bounds(found: Interval) -> dict[str, Any]:
+    return {"accuracy": found.estimate, "interval_95": [found.low, found.high]}
+
+
+def _flops(subject: Subject, profile: PruningProfile, evaluation: Evaluation) -> dict[str, float]:
+    samples = [(record.visual_tokens, record.text_tokens) for record in evaluation.records]
+    by_counter = counter_ratios(subject.shape, profile.schedule, samples)
+    return {"decoder_ratio": evaluation.decoder_ratio, **{f"{k}_ratio": v for k, v in by_counter.items()}}
+
+
+def _speed(subject: Subject, profile: PruningProfile) -> dict[str, Any]:
+    model, processor, _ = load(subject.location, device=subject.settings.device)
+    samples = subject.test.samples[: subject.settings.batch_size]
+    inputs = encode_prompts(processor, samples).to(device=model.device, dtype=model.dtype)
+    ours, plain = side_by_side(model, inputs, profile)
+    return {
+        "device": str(model.device),
+        "batch_size": len(samples),
+        "pruned": ours.to_dict(),
+        "unpruned": plain.to_dict(),
+        "prefill_ratio": ours.prefill_ms / plain.prefill_ms,
+    }

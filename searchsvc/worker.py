@@ -1,0 +1,41 @@
+"""What runs inside a worker process: one model replica, and the batches that were given to it."""
+
+from dataclasses import dataclass
+
+from pruners import Pruning
+from studies.evaluator import EvaluationSettings, PlainEvaluator, SampleRecord
+from studies.models import load
+from studies.samples import Sample
+from studies.spec import ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a worker needs to evaluate any schedule on one split; sent once."""
+
+    model: ModelSpec
+    samples: tuple[Sample, ...]
+    metric: str
+    settings: EvaluationSettings
+    #: Indices into `samples`; formed once for the whole split, whatever the number of workers.
+    batches: tuple[tuple[int, ...], ...]
+
+
+class Worker:
+    """An evaluator in a process of its own; vision features are computed for the batches it is asked for."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        torch.set_num_threads(job.settings.threads)
+        model, processor, _ = load(job.model, device=job.settings.device)
+        self._evaluator = PlainEvaluator(model, processor, job.samples, job.metric, job.settings, job.batches)
+
+    def ping(self) -> bool:
+        """Answer once the model is loaded."""
+        return True
+
+    def run(self, batch: int, pruning: str | None) -> list[SampleRecord]:
+        """Evaluate one batch under a pruning given as JSON; None is no pruning."""
+        chosen = None if pruning is None else Pruning.model_validate_json(pruning)
+        return self._evaluator.run(batch, chosen)

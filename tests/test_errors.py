@@ -1,0 +1,221 @@
+"""Wrong input: one clear line on stderr, the right exit status, and a database that is left as it was."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from searchsvc.cli.app import run
+
+Arguments = Callable[["Place"], list[str]]
+
+
+class Place:
+    """A folder with a database that holds one finished study, a profile of it, and a model and data beside."""
+
+    def __init__(self, folder: Path, model: Path, other: Path, manifest: Path) -> None:
+        self.folder, self.model, self.other, self.manifest = folder, model, other, manifest
+        self.db = folder / "studies.db"
+        self.profile = folder / "profile.yaml"
+
+    def write(self, name: str, text: str | bytes) -> str:
+        """Write a file and return its path."""
+        path = self.folder / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return str(path)
+
+    def create(self, *arguments: str, name: str = "another") -> list[str]:
+        """`study create` of a good study, with `arguments` behind it."""
+        good = [
+            "--model",
+            str(self.model),
+            "--data",
+            str(self.manifest),
+            "--method",
+            "vtw",
+            "--metric",
+            "fidelity",
+        ]
+        return ["study", "create", name, *good, *arguments, "--db", str(self.db)]
+
+    def row(self, **changes: object) -> str:
+        """A manifest of one good row and one with changes."""
+        image = str(next(iter((self.manifest.parent / "images").iterdir())).name)
+        good = {"id": "a", "image": image, "question": "what digit is red", "answers": ["one"]}
+        (self.folder / image).write_bytes((self.manifest.parent / "images" / image).read_bytes())
+        return json.dumps(good) + "\n" + json.dumps({**good, "id": "b", **changes}) + "\n"
+
+    def changed_profile(self, old: str, new: str) -> str:
+        """A copy of the profile with one text replaced."""
+        text = self.profile.read_text()
+        assert old in text
+        return self.write("changed.yaml", text.replace(old, new, 1))
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, other_model: Path, tiny_manifest: Path
+) -> Place:
+    made = Place(tmp_path_factory.mktemp("errors"), tiny_model, other_model, tiny_manifest)
+    assert run(made.create(name="new")) == 0
+    run(["db", "upgrade", "--db", str(made.db)])
+    profile = PROFILE.format(model=tiny_model)
+    made.profile.write_text(profile)
+    return made
+
+
+PROFILE = """\
+schema: searchsvc/pruning-profile/v1
+name: tiny
+model:
+  id: {model}
+  architecture: LlavaForConditionalGeneration
+  num_layers: 8
+  hidden_size: 32
+ranker:
+  type: uniform
+schedule:
+  keep_rates: [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+"""
+
+
+def verify(place: Place, profile: str, *arguments: str) -> list[str]:
+    return ["profile", "verify", profile, "--data", str(place.manifest), "--db", str(place.db), *arguments]
+
+
+#: (name, arguments, exit status, what the line must say)
+CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
+    ("no such data", lambda p: p.create("--data", "nowhere.jsonl"), 2, ("nowhere.jsonl", "no such file")),
+    ("data is a folder", lambda p: p.create("--data", str(p.folder)), 2, ("folder",)),
+    ("bad JSON", lambda p: p.create("--data", p.write("d.jsonl", '{"id": 1,\n')), 2, ("d.jsonl:1",)),
+    ("no image", lambda p: p.create("--data", p.write("d.jsonl", p.row(image="no.png"))), 2, ("d.jsonl:2", "no.png")),
+    (
+        "no picture",
+        lambda p: p.create("--data", p.write("d.jsonl", p.row(image=Path(p.write("x.png", "text")).name))),
+        2,
+        ("d.jsonl:2", "x.png"),
+    ),
+    ("unknown key in a row", lambda p: p.create("--data", p.write("d.jsonl", p.row(anser="x"))), 2, ("d.jsonl:2", "anser", "answers")),
+    ("image outside", lambda p: p.create("--data", p.write("d.jsonl", p.row(image="../../x.png"))), 2, ("d.jsonl:2", "image")),
+    ("too few samples", lambda p: p.create("--search-samples", "999"), 2, ("999",)),
+    ("no such model", lambda p: p.create("--model", "./no-model"), 2, ("no-model",)),
+    ("folder without a model", lambda p: p.create("--model", str(p.folder)), 2, ("config.json",)),
+    ("unknown method", lambda p: p.create("--method", "g-serch"), 2, ("g-serch", "g-search")),
+    ("unknown metric", lambda p: p.create("--metric", "exact"), 2, ("exact",)),
+    ("unknown option", lambda p: p.create("-O", "trails=3"), 2, ("trails",)),
+    ("layers that the model lacks", lambda p: p.create("--method", "fastv", "-O", "layers=[99]"), 2, ("99",)),
+    ("option without value", lambda p: p.create("-O", "trials"), 2, ("trials", "KEY=VALUE")),
+    ("unknown flag", lambda p: p.create("--modle", "x"), 2, ("--modle",)),
+    ("value of a wrong type", lambda p: p.create("--workers", "many"), 2, ("--workers", "integer")),
+    ("name with a slash", lambda p: p.create(name="a/b"), 2, ("a/b",)),
+    ("no such spec", lambda p: ["study", "create", "--spec", "no.yaml", "--db", str(p.db)], 2, ("no.yaml",)),
+    (
+        "unknown YAML key",
+        lambda p: ["study", "create", "--spec", p.write("s.yaml", "name: x\nmodle: {id: demo}\n"), "--db", str(p.db)],
+        2,
+        ("s.yaml:2", "modle"),
+    ),
+    (
+        "no YAML",
+        lambda p: ["study", "create", "--spec", p.write("s.yaml", "name: [\n"), "--db", str(p.db)],
+        2,
+        ("s.yaml",),
+    ),
+    ("name taken", lambda p: p.create(name="new"), 2, ("new", "already")),
+    ("no such study to run", lambda p: ["study", "run", "nwe", "--db", str(p.db)], 2, ("nwe", "new")),
+    ("no such study to show", lambda p: ["study", "show", "absent", "--db", str(p.db)], 2, ("absent",)),
+    ("no such study to delete", lambda p: ["study", "delete", "absent", "--yes", "--db", str(p.db)], 2, ("absent",)),
+    ("front of a study that never ran", lambda p: ["study", "front", "new", "--db", str(p.db)], 2, ("new", "run")),
+    (
+        "export of a study that never ran",
+        lambda p: ["profile", "export", "new", "--knee", "-o", str(p.folder / "o.yaml"), "--db", str(p.db)],
+        2,
+        ("new", "run"),
+    ),
+    (
+        "two choices",
+        lambda p: ["profile", "export", "new", "--knee", "--trial", "1", "-o", "o.yaml", "--db", str(p.db)],
+        2,
+        ("exactly one",),
+    ),
+    (
+        "export over a file",
+        lambda p: ["profile", "export", "new", "--knee", "-o", str(p.profile), "--db", str(p.db)],
+        2,
+        ("profile.yaml", "--force"),
+    ),
+    ("no such profile", lambda p: verify(p, "no.yaml"), 2, ("no.yaml",)),
+    ("profile with rising rates", lambda p: verify(p, p.changed_profile("0.5, 0.25", "0.5, 0.75")), 2, ("keep_rates must not rise", "layer 3", "layer 4")),
+    ("profile with a rate above 1", lambda p: verify(p, p.changed_profile("[1.0", "[1.5")), 2, ("keep_rates",)),
+    ("profile of a wrong length", lambda p: verify(p, p.changed_profile(", 0.25]", "]")), 2, ("7", "8")),
+    ("profile with an unknown key", lambda p: verify(p, p.changed_profile("ranker:", "rankre:")), 2, ("rankre", "ranker")),
+    ("profile of another model", lambda p: verify(p, str(p.profile), "--model", str(p.other)), 2, ("num_layers", "8", "9")),
+    ("transfer to another depth", lambda p: verify(p, str(p.profile), "--model", str(p.other), "--transfer"), 2, ("8", "9", "depth")),
+    ("cost of an unknown schedule", lambda p: ["cost", str(p.model), "--visual-tokens", "9", "--text-tokens", "9", "--schedule", "fastw:k=2,r=0.5"], 2, ("fastw", "fastv")),
+    ("cost without a configuration", lambda p: ["cost", str(p.folder), "--visual-tokens", "9", "--text-tokens", "9"], 2, ("config.json",)),
+    ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("127.0.0.1",)),
+    ("no database URL", lambda p: ["study", "list", "--db", "mysql://x/y"], 2, ("mysql",)),
+    ("database in no folder", lambda p: ["study", "list", "--db", str(p.folder / "no" / "x.db")], 6, ("no/x.db",)),
+    ("file that is no database", lambda p: ["study", "list", "--db", p.write("x.db", b"text" * 999)], 6, ("x.db",)),
+]  # fmt: skip
+
+
+def contents(path: Path) -> list[str]:
+    with sqlite3.connect(path) as connection:
+        dump = list(connection.iterdump())
+    connection.close()
+    return dump
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_one_line_and_nothing_changed(
+    place: Place, capsys: pytest.CaptureFixture[str], arguments: Arguments, status: int, said: tuple[str, ...]
+) -> None:
+    given = arguments(place)
+    before = contents(place.db)
+    capsys.readouterr()
+    assert run(given) == status
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.strip().splitlines()
+    assert len(lines) == 1, shown.err
+    for text in said:
+        assert text in lines[0]
+    assert "Traceback" not in shown.err
+    assert contents(place.db) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_database_that_cannot_be_written(
+    place: Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    with sqlite3.connect(place.db) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+    source.close(), target.close()
+    copy.chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        if os.access(copy, os.W_OK):
+            pytest.skip("this user may write everywhere")
+        assert run(["study", "list", "--db", str(copy)]) == 6
+    finally:
+        tmp_path.chmod(0o755)
+    assert str(copy) in capsys.readouterr().err
+
+
+def test_all_bad_rows_are_listed_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(
+        json.dumps({"id": str(n), "question": "q", "answers": ["x"], "image": f"{n}.png"}) + "\n"
+        for n in range(30)
+    )
+    assert run(place.create("--data", place.write("d.jsonl", rows))) == 2
+    shown = capsys.readouterr().err
+    assert "d.jsonl:1:" in shown
+    assert "d.jsonl:20:" in shown
+    assert "10 more" in shown

@@ -1,0 +1,95 @@
+from dataclasses import fields, replace
+
+import pytest
+
+from pruners.pruning import KeepSchedule, Pruning, Recovery
+from pruners.rankers import parse_ranker
+from studies.keys import evaluation_key
+from studies.records import EvaluationSettings
+
+SETTINGS = EvaluationSettings()
+ATTENTION = parse_ranker("attention:queries=last")
+
+
+def schedule(*rates: float, **options: object) -> KeepSchedule:
+    return KeepSchedule(keep_rates=rates, **options)
+
+
+def pruning(*rates, ranker=ATTENTION, recovery=None, **options):
+    return Pruning(ranker=ranker, schedule=schedule(*rates, **options), recovery=recovery)
+
+
+def key(value=None, sizes=(144,), settings=SETTINGS, **changes):
+    named = {
+        "model_fingerprint": "m",
+        "dataset_sha256": "d",
+        "split": "search",
+        "metric": "exact_match",
+        **changes,
+    }
+    return evaluation_key(**named, settings=settings, pruning=value, visual_tokens=sizes)
+
+
+def test_a_key_is_a_sha256_that_never_changes():
+    assert key(pruning(1, 1, 0)) == "513bc839a43bb94ccdab81c03b6f574aa7ff48cedbd54b27148fe45994a27982"
+
+
+EQUAL = {
+    "rates that round alike": (pruning(1, 0.5), pruning(1, 0.501)),
+    "nearest and floor where they agree": (pruning(1, 0.5), pruning(1, 0.5, rounding="floor")),
+    "at least, where more are kept anyway": (pruning(1, 0.5), pruning(1, 0.5, min_tokens=3)),
+    "unpruned and nothing removed": (None, pruning(1, 1)),
+    "unpruned and rates that round to all": (None, pruning(1, 0.999)),
+    "unpruned and at least all": (None, pruning(1, 0.2, min_tokens=200)),
+    "nothing removed, numbered again": (None, pruning(1, 1, position_ids="renumber")),
+    "all or nothing under any ranker": (pruning(1, 0), pruning(1, 0, ranker=parse_ranker("random"))),
+    "all or nothing with recovery": (pruning(1, 0), pruning(1, 0, recovery=Recovery(every=4))),
+}
+
+
+@pytest.mark.parametrize("case", EQUAL)
+def test_equal_work_has_one_key(case):
+    first, second = EQUAL[case]
+    assert key(first) == key(second)
+
+
+DIFFERENT = {
+    "unpruned": None,
+    "another count": pruning(1, 0.25),
+    "another layer": pruning(0.5, 0.5),
+    "another ranker": pruning(1, 0.5, ranker=parse_ranker("uniform")),
+    "another query": pruning(1, 0.5, ranker=parse_ranker("attention:queries=all")),
+    "a seed": pruning(1, 0.5, ranker=parse_ranker("random:seed=1")),
+    "another seed": pruning(1, 0.5, ranker=parse_ranker("random:seed=2")),
+    "recovery": pruning(1, 0.5, recovery=Recovery(every=4)),
+    "rarer recovery": pruning(1, 0.5, recovery=Recovery(every=6)),
+    "numbered again": pruning(1, 0.5, position_ids="renumber"),
+    "withdrawn": pruning(1, 0),
+    "withdrawn and numbered again": pruning(1, 0, position_ids="renumber"),
+}
+
+
+def test_different_work_has_different_keys():
+    keys = [key(pruning(1, 0.5)), *map(key, DIFFERENT.values())]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["model_fingerprint", "dataset_sha256", "split", "metric"])
+def test_what_is_evaluated_is_part_of_the_key(name):
+    assert key(**{name: "other"}) != key()
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(EvaluationSettings)])
+def test_every_setting_is_part_of_the_key(name):
+    value = getattr(SETTINGS, name)
+    other = value + 1 if isinstance(value, int) else "other"
+    assert key(settings=replace(SETTINGS, **{name: other})) != key()
+
+
+def test_sizes_count_once_and_in_any_order():
+    cut = pruning(1, 0.5)
+    assert key(cut, sizes=(576, 144, 144)) == key(cut, sizes=(144, 576))
+    assert key(cut, sizes=(144, 576)) != key(cut, sizes=(144,))
+    assert key(pruning(1, 0.9999), sizes=(144, 576)) == key(sizes=(144, 576))
+    assert key(pruning(1, 0.9999), sizes=(144, 5760)) != key(sizes=(144, 5760))
+    assert key(pruning(1, 0.5), sizes=(0,)) == key(sizes=(0,))
