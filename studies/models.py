@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,10 @@ def find(name: str, revision: str | None = None) -> Path:
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
+        with _no_bars_off_a_terminal():
+            return Path(
+                huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES))
+            )
     except Exception as error:
         reason = _first_line(error)
         raise ModelError(
@@ -104,7 +108,7 @@ def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
     check_folder(folder)
     if source.dtype not in DTYPES:
         raise ModelError(f"model {folder}: dtype {source.dtype!r} is none of {', '.join(DTYPES)}")
-    with _explaining(folder):
+    with _explaining(folder), _no_bars_off_a_terminal():
         return LoadedModel(_load_model(folder, source, device), _load_processor(folder), folder)
 
 
@@ -124,6 +128,21 @@ def _explaining(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         raise ModelError(f"model {folder}: cannot be loaded: {_explained(error)}") from error
+
+
+@contextmanager
+def _no_bars_off_a_terminal() -> Iterator[None]:
+    """Bars for downloads and weights are for a person who watches; in a log they are noise."""
+    from transformers.utils import logging
+
+    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _load_model(folder: Path, source: ModelSource, device: str) -> Any:

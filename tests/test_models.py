@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_vlm import save_tiny_vlm
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -189,3 +190,10 @@ def test_the_processor_alone_needs_no_weights(folder):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_processor(Source(str(folder)))
+
+
+def test_loading_draws_no_bar_off_a_terminal(original, capsys):
+    transformers.utils.logging.enable_progress_bar()
+    load(Source(str(original)))
+    assert capsys.readouterr().err == ""
+    assert transformers.utils.logging.is_progress_bar_enabled()

@@ -1,6 +1,5 @@
 """The `searchsvc` program: its commands, and the one place where errors become a line and an exit status."""
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -41,9 +40,6 @@ def options(
 
 def main() -> None:
     """Run the command line and exit with the status that DESIGN's table of errors gives."""
-    if not sys.stderr.isatty():
-        # transformers' bars (weights, downloads) are for a person who watches
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     sys.exit(run(sys.argv[1:]))
 
 
