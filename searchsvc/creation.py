@@ -37,7 +37,7 @@ def create_study(
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
-    spec = _spec(file, flags, options)
+    spec = _anchored(_spec(file, flags, options))
     if spec.name in {study.name for study in studies.list_studies(database)}:
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
@@ -73,6 +73,15 @@ def _spec(file: Path | None, flags: Mapping[str, Any], options: Sequence[str]) -
     if isinstance(data.get("model"), dict) and data["model"].get("id") == DEMO:
         _demo_defaults(data)
     return StudySpec.parse(data, "the command line" if file is None else str(file))
+
+
+def _anchored(spec: StudySpec) -> StudySpec:
+    """Make local paths absolute: the study may run from another folder than the one it was created in."""
+    model, data = spec.model, spec.data
+    if model.id != DEMO and Path(model.id).expanduser().is_dir():
+        model = model.model_copy(update={"id": str(Path(model.id).expanduser().absolute())})
+    data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
+    return spec.model_copy(update={"model": model, "data": data})
 
 
 def _demo_defaults(data: dict[str, Any]) -> None:

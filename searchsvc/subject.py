@@ -81,7 +81,7 @@ def read_subject(spec: StudySpec) -> Subject:
     from studies.data import read_manifest, split
 
     location = model_location(spec.model.id)
-    found = fingerprint(location)
+    found = fingerprint(location, spec.model.revision)
     whole = read_manifest(Path(spec.data.path), spec.data.metric)
     search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
     model = ModelRef(

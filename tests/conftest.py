@@ -1,6 +1,10 @@
 """What several test files share: a tiny random model with data, made once per test run."""
 
 import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +40,25 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that a process without privileges may enter; `tmp_path` is closed to others."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Root may write everywhere: be somebody else for the test."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

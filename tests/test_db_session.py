@@ -1,9 +1,6 @@
 """Opening a database: URLs, pragmas, transactions, and one clear line when it is out of reach."""
 
-import os
-import shutil
 import sqlite3
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -128,28 +125,6 @@ def test_a_fault_in_our_own_sql_is_not_blamed_on_the_database(tmp_path):
         database.session() as session,
     ):
         session.execute(text("SELECT * FROM ss_nothing"))
-
-
-@pytest.fixture
-def open_folder():
-    """A folder that a process without privileges may enter; `tmp_path` is closed to others."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def unprivileged():
-    """Root may write everywhere: be somebody else for the test."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def _missing_folder(folder):

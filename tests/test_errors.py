@@ -1,7 +1,7 @@
 """Wrong input: one clear line on stderr, the right exit status, and a database that is left as it was."""
 
 import json
-import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ class Place:
 
     def row(self, **changes: object) -> str:
         """A manifest of one good row and one with changes."""
-        image = str(next(iter((self.manifest.parent / "images").iterdir())).name)
+        image = min(path.name for path in (self.manifest.parent / "images").iterdir())
         good = {"id": "a", "image": image, "question": "what digit is red", "answers": ["one"]}
         (self.folder / image).write_bytes((self.manifest.parent / "images" / image).read_bytes())
         return json.dumps(good) + "\n" + json.dumps({**good, "id": "b", **changes}) + "\n"
@@ -190,28 +190,25 @@ def test_one_line_and_nothing_changed(
     assert contents(place.db) == before
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_database_that_cannot_be_written(
-    place: Place, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    place: Place, capsys: pytest.CaptureFixture[str], open_folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    copy = tmp_path / "copy.db"
-    with sqlite3.connect(place.db) as source, sqlite3.connect(copy) as target:
-        source.backup(target)
-    source.close(), target.close()
+    copy = open_folder / "copy.db"
+    shutil.copy(place.db, copy)
     copy.chmod(0o444)
-    tmp_path.chmod(0o555)
-    try:
-        if os.access(copy, os.W_OK):
-            pytest.skip("this user may write everywhere")
-        assert run(["study", "list", "--db", str(copy)]) == 6
-    finally:
-        tmp_path.chmod(0o755)
-    assert str(copy) in capsys.readouterr().err
+    open_folder.chmod(0o555)
+    before = copy.read_bytes()
+    request.getfixturevalue("unprivileged")
+    assert run(["study", "list", "--db", str(copy)]) == 6
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{copy}: it is read-only" in line
+    assert copy.read_bytes() == before
+    assert list(open_folder.iterdir()) == [copy]
 
 
 def test_all_bad_rows_are_listed_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     rows = "".join(
-        json.dumps({"id": str(n), "question": "q", "answers": ["x"], "image": f"{n}.png"}) + "\n"
+        json.dumps({"id": str(n), "question": "q", "answers": ["x"], "image": f"none-{n}.png"}) + "\n"
         for n in range(30)
     )
     assert run(place.create("--data", place.write("d.jsonl", rows))) == 2
