@@ -1,0 +1,83 @@
+"""What the documentation says must be there: commands with their flags, methods, metrics, files, links."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import commands
+from typer.main import get_command
+
+from pruners.rankers import RANKERS
+from searchsvc.cli.app import app
+from studies.metrics import METRICS
+from studies.searches import SEARCHES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shell_lines() -> list[list[str]]:
+    """Every `searchsvc ...` line of a code block or in backquotes, as words."""
+    joined = README.replace("\\\n", " ")
+    found = re.findall(r"^searchsvc .*$", joined, re.MULTILINE) + re.findall(r"`(searchsvc [^`]*)`", joined)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+def resolve(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words call, and what is left for it."""
+    command, rest = get_command(app), words[1:]
+    while rest and hasattr(command, "commands") and rest[0] in command.commands:
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
+def test_every_shown_command_exists_with_its_flags() -> None:
+    lines = shell_lines()
+    assert len(lines) > 8
+    for words in lines:
+        command, rest = resolve(words)
+        known = {name for option in command.params for name in option.opts}
+        for word in rest:
+            if word.startswith("-"):
+                assert word.partition("=")[0] in known, f"{' '.join(words)}: no {word}"
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_stands_in_the_readme(words: tuple[str, ...]) -> None:
+    assert f"searchsvc {' '.join(words)}" in README
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, *METRICS, *RANKERS])
+def test_every_method_metric_and_ranker_stands_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_the_manifest_shown_is_one_that_is_read() -> None:
+    from studies.manifest import KEYS
+
+    (line,) = blocks("json")
+    assert set(json.loads(line)) <= set(KEYS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_make_targets_that_are_named_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"(?:`|^ {4})make ([a-z-]+)", page.read_text(), re.MULTILINE):
+        assert target in targets
