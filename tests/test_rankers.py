@@ -205,14 +205,15 @@ class TestDivPrune:
             assert margin < 1e-5 or scores[sample, :tokens].tolist() == naive
 
     def test_of_duplicates_the_lower_index_is_chosen(self) -> None:
-        """Three pairs of like directions, though not of like lengths: one of each pair, then the others in order."""
-        three = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-        states = torch.cat([three, 2.5 * three])[None]
-        inputs = ranking_inputs(torch.ones(1, 6, dtype=torch.bool), states=states)
-        assert sorted(DivPruneRanker().score(inputs)[0, :3].tolist()) == [-2, -1, 0]
-        assert DivPruneRanker().score(inputs)[0, 3:].tolist() == [-3, -4, -5]
-        kept = DivPruneRanker().keep(inputs, torch.tensor([4]))
-        assert kept[0].tolist() == [True, True, True, True, False, False]
+        """Every direction twice, at another length: one of each pair, then the others by their index."""
+        directions = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+        states = torch.cat([directions, 2.7 * directions])[None]
+        scores = DivPruneRanker().score(ranking_inputs(torch.ones(1, 80, dtype=torch.bool), states=states))
+        order = (-scores[0]).long()
+        pairs = torch.stack([order[:40], order[40:]]).sort(0).values
+        assert pairs[0].sort().values.tolist() == list(range(40))
+        left = order.argsort()[40:].tolist()
+        assert left == sorted(left)
 
 
 class TestDart:

@@ -35,7 +35,6 @@ class DartRanker(Ranker):
         rank = rank_of(inputs.key_norms, inputs.valid)
         pivots = rank.argsort(1)[:, : self.pivots]
         states = inputs.states.take_along_dim(pivots[:, :, None], 1)
-        similarity = cosine_similarity(inputs.states, states)
-        there = inputs.valid.gather(1, pivots)[:, None, :]
-        duplication = similarity.masked_fill(~there, -torch.inf).amax(2)
+        # a sample with fewer tokens than that has nothing but pivots, so padding among them does no harm
+        duplication = cosine_similarity(inputs.states, states).amax(2)
         return torch.where(rank < self.pivots, self.pivots + 1.0 - rank, -duplication)
