@@ -37,7 +37,8 @@ class Signals:
         self._targets: Tensor | None = None
         self._places: Places | None = None
         self._watch: Watch | None = None
-        self._votes, self._voters = self._voting()
+        #: how many tokens vote at most in one sample; 0 where attention is not asked for
+        self._voters = self._most_voters()
 
     def listen(self, layer: int, stage: Stage, hidden: Tensor) -> None:
         """Collect in the layer about to run, on `hidden` (B, W, D), what ranks before the next, `layer`."""
@@ -92,18 +93,19 @@ class Signals:
             given["key_norms"] = self._answer(layer).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
-    def _voting(self) -> tuple[Tensor | None, int]:
-        """Which tokens' attention counts (B, T), and how many they are at most in one sample."""
+    def _most_voters(self) -> int:
         if not isinstance(self._ranker, AttentionRanker) or not self._plan.any_choice:
-            return None, 0
-        votes = self._ranker.query_rows(self._call.prompt, self._call.visual)
-        return votes, int(votes.sum(1).max())
+            return 0
+        return int(self._ranker.query_rows(self._call.prompt, self._call.visual).sum(1).max())
 
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
         visual = self.visual_slots(layer, stage)[0]
-        if self._votes is None:
+        if not isinstance(self._ranker, AttentionRanker):
             return KeyWatch(visual)
-        return RowWatch(visual, *stage.pick(self._votes, self._voters), probing)
+        # a token that was removed has no vote: where the prompt ends with an image, the last one left has it
+        there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
+        votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
+        return RowWatch(visual, *stage.pick(votes, self._voters), probing)
 
     def _answer(self, layer: int) -> Tensor:
         watch, self._watch = self._watch, None

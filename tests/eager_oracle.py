@@ -121,14 +121,17 @@ def choose(pruning: Pruning, run: Run, layer: int, row: "Row", before: list[int]
         gap = min(gap, scores[order[ranked - 1]] - scores[order[ranked]])
     if recovery:
         pruned = [token for token in before if token not in chosen]
-        chosen |= set(pruned[recovery - 1 :: recovery])
+        candidates = pruned[recovery - 1 :: recovery]
+        room = count - ranked
+        # all of them, or where there is room for fewer, every so many-th
+        chosen |= {candidates[math.ceil(n * len(candidates) / room) - 1] for n in range(1, room + 1)}
     return Choice(sorted(chosen), gap, dict(zip(before, scores, strict=True)), margin)
 
 
 def _ranked(tokens: int, budget: int, recovery: int | None) -> int:
     if recovery is None or budget in (0, tokens):
         return budget
-    return max(k for k in range(budget + 1) if k + (tokens - k) // recovery <= budget)
+    return max((k for k in range(budget + 1) if k + (tokens - k) // recovery <= budget), default=0)
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ def naive_dart(cosines: list[list[float]], norms: list[float], pivots: int) -> t
 
 def _attention_scores(ranker: AttentionRanker, weights: Tensor, row: Row, before: list[int]) -> list[float]:
     heads = weights.mean(0)
-    last = row.prompt[-1]
+    last = max(row.text + before)
     after = [place for place in row.text if place > row.visual[-1]]
     queries = {"last": [last], "instruction": after or [last], "all": None}[ranker.queries]
     scores = []

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 from cases import CASES, case
+from cases import pruning as pruning_of
 from eager_oracle import Choice, choose, masked_run, rows_of
 from oracle_models import MODELS, inputs_for, model_for
+from tiny_models import Question, batch
 from torch import Tensor
 
 from pruners import pruned
@@ -67,6 +69,18 @@ def test_kept_sets_are_the_best_by_scores_of_an_eager_run(model_name: str, name:
             elif pruning.recovery is None and choice.margin >= GAP:
                 assert_no_clear_mistake(ours, choice)
     assert clear >= 3
+
+
+@pytest.mark.parametrize("queries", ["last", "instruction"])
+def test_where_a_prompt_ends_with_its_image_the_last_token_that_is_left_votes(queries: str) -> None:
+    model, pruning = model_for("gqa"), pruning_of(f"attention:queries={queries}", "pdrop")
+    inputs = batch(model, (Question((3, 0)), Question((2, 1, 0), images=2)), seed=4)
+    kept = kept_lists(run_pruned(model, pruning, inputs)[1])
+    ends = [inputs["input_ids"].shape[1] - 1 in places for places in kept[1]]
+    assert not all(ends)
+    for ours, choice in choices(model, pruning, inputs, kept):
+        assert choice.gap > GAP
+        assert ours == choice.kept
 
 
 def assert_no_clear_mistake(ours: list[int], choice: Choice) -> None:
