@@ -74,7 +74,7 @@ def test_kept_sets_are_the_best_by_scores_of_an_eager_run(model_name: str, name:
 @pytest.mark.parametrize("queries", ["last", "instruction"])
 def test_where_a_prompt_ends_with_its_image_the_last_token_that_is_left_votes(queries: str) -> None:
     model, pruning = model_for("gqa"), pruning_of(f"attention:queries={queries}", "pdrop")
-    inputs = batch(model, (Question((3, 0)), Question((2, 1, 0), images=2)), seed=4)
+    inputs = batch(model, (Question((3, 0)), Question((2, 1, 0), images=2)), seed=0)
     kept = kept_lists(run_pruned(model, pruning, inputs)[1])
     ends = [inputs["input_ids"].shape[1] - 1 in places for places in kept[1]]
     assert not all(ends)

@@ -9,6 +9,7 @@ from eager_oracle import naive_cosines, naive_cost, naive_dart, naive_divprune, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pruners.errors import ProfileError
 from pruners.rankers import (
@@ -20,6 +21,7 @@ from pruners.rankers import (
     RankingInputs,
     TopvRanker,
     parse_ranker,
+    topv,
 )
 from pruners.rankers.base import top_k
 from pruners.recovery import put_back, ranked_share
@@ -61,6 +63,25 @@ def feature_inputs(valid: Tensor, width: int = 8, seed: int = 0, side: int | Non
         key_norms=torch.rand(samples, places, generator=generator),
         attention=torch.rand(samples, places, generator=generator),
     )
+
+
+def tiled_inputs(images: list[list[tuple[int, int]]]) -> RankingInputs:
+    """Random features on several grids (rows, columns) per sample; every third token was removed before."""
+    samples = []
+    for grids in images:
+        cells = [
+            (number, row, column, (rows - 1) / 2, (columns - 1) / 2)
+            for number, (rows, columns) in enumerate(grids)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        samples.append(torch.tensor([cell for token, cell in enumerate(cells) if token % 3 != 2]))
+    places = pad_sequence(samples, batch_first=True)
+    valid = torch.arange(places.shape[1]) < torch.tensor([[len(cells)] for cells in samples])
+    inputs = feature_inputs(valid)
+    total = tuple(sum(rows * columns for rows, columns in grids) for grids in images)
+    image, grid, centre = places[:, :, 0].long(), places[:, :, 1:3], places[:, :, 3:]
+    return replace(inputs, visual_tokens=total, image=image, grid=grid, centre=centre)
 
 
 @given(BATCHES, st.sampled_from(sorted(RANKERS)), st.integers(0, 2**31))
@@ -241,7 +262,8 @@ class TestTopv:
     """The cost and the transport, against plain scaling in float64 and closed forms."""
 
     @pytest.mark.parametrize(
-        "options", ["", "rho=0", "rho=5,iterations=20", "sigma=0.5,gamma=0", "alpha=0,beta=1"]
+        "options",
+        ["", "rho=0", "rho=5,iterations=20", "sigma=0.5,gamma=0", "alpha=0,beta=1", "epsilon=0.004"],
     )
     def test_importance_equals_naive_sinkhorn(self, options: str) -> None:
         ranker = parse_ranker(f"topv:{options}" if options else "topv")
@@ -259,6 +281,38 @@ class TestTopv:
             plan = naive_plan(cost, ranker.epsilon, ranker.rho, ranker.iterations, tokens)
             naive = torch.tensor([sum(line) for line in plan], dtype=torch.float64)
             torch.testing.assert_close(scores[sample, :tokens].double(), naive, rtol=1e-4, atol=1e-7)
+
+    @pytest.mark.parametrize("options", ["", "rho=0", "epsilon=0.01,iterations=6"])
+    def test_tiles_and_frames_of_any_shape_that_lost_tokens_before(self, options: str) -> None:
+        """Rectangular images side by side, of which every third token is gone; more images than tokens of one."""
+        ranker = parse_ranker(f"topv:{options}" if options else "topv")
+        assert isinstance(ranker, TopvRanker)
+        images = [[(2, 3), (3, 5), (2, 3)], [(1, 2)] * 5]
+        inputs = tiled_inputs(images)
+        scores = ranker.score(inputs)
+        for sample, grids in enumerate(images):
+            for number, grid in enumerate(grids):
+                there = inputs.valid[sample] & (inputs.image[sample] == number)
+                source, target = (
+                    inputs.sources[sample, there].double(),
+                    inputs.targets[sample, there].double(),
+                )
+                cells = [tuple(cell) for cell in inputs.grid[sample, there].long().tolist()]
+                cost = naive_cost(ranker, source, target, cells, grid)
+                plan = naive_plan(
+                    cost, ranker.epsilon, ranker.rho, ranker.iterations, int(inputs.valid[sample].sum())
+                )
+                naive = torch.tensor([sum(line) for line in plan], dtype=torch.float64)
+                torch.testing.assert_close(scores[sample, there].double(), naive, rtol=1e-4, atol=1e-7)
+
+    def test_matrix_products_sum_as_logsumexp_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        inputs = feature_inputs(torch.arange(36) < torch.tensor([[36], [20]]))
+        ranker = TopvRanker(epsilon=1 / 40)
+        found = []
+        for steep in (math.inf, 0.0):
+            monkeypatch.setattr(topv, "_STEEP", steep)
+            found.append(ranker.score(inputs)[inputs.valid])
+        torch.testing.assert_close(*found, rtol=1e-4, atol=0)
 
     def test_rho_0_is_a_softmax_per_column(self) -> None:
         ranker = TopvRanker(rho=0.0)
