@@ -4,7 +4,6 @@ The papers give the cost; the marginals, the relaxation, the constants and the i
 Letters: B samples, M visual tokens to choose from, D width.
 """
 
-from functools import partial
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -12,9 +11,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pruners.rankers.base import Ranker, RankingInputs, Signal
-
-#: up to this C / epsilon nothing underflows: the kernel is exponentiated once, and sums are matrix products
-_STEEP = 40.0
 
 
 class TopvRanker(Ranker):
@@ -54,11 +50,8 @@ class TopvRanker(Ranker):
             raise ValueError("the TopV ranker needs RankingInputs.sources, targets, grid, centre and image")
         together = inputs.valid[:, :, None] & inputs.valid[:, None, :]
         together &= inputs.image[:, :, None] == inputs.image[:, None, :]
-        # each term of the cost is at most 1
-        steepest = (self.alpha + self.beta + self.gamma) / self.epsilon
         kernel = self.cost(inputs, together).mul_(-1 / self.epsilon).masked_fill_(~together, -torch.inf)
-        relaxation = self.rho / (self.rho + self.epsilon)
-        return importance(kernel, inputs.valid, relaxation, self.iterations, steepest)
+        return importance(kernel, inputs.valid, self.rho / (self.rho + self.epsilon), self.iterations)
 
     def cost(self, inputs: RankingInputs, together: Tensor) -> Tensor:
         """C (B, M, M) in float32, source by target; only pairs of one image (`together`) mean anything."""
@@ -97,29 +90,21 @@ def _largest_in_image(values: Tensor, inputs: RankingInputs) -> Tensor:
     return images.gather(1, image).clamp_(min=torch.finfo(values.dtype).tiny)
 
 
-def importance(kernel: Tensor, valid: Tensor, relaxation: float, iterations: int, steepest: float) -> Tensor:
+def importance(kernel: Tensor, valid: Tensor, relaxation: float, iterations: int) -> Tensor:
     """Row sums (B, M) of the plan of unbalanced Sinkhorn on `kernel` = -C / epsilon (B, M, M), in log space.
 
     Minimises <C, P> + epsilon KL(P) + rho KL(P 1 | mu) with P^T 1 = mu, mu uniform over the sample's tokens:
-    u = (mu / K v)^(rho / (rho + epsilon)) and v = mu / K^T u, starting at v = 1 and ending with v.
-    At rho = 0 the row sums are those of mu_j softmax_i(-C_ij / epsilon). `steepest` bounds C / epsilon.
+    u = (mu / K v)^relaxation, rho / (rho + epsilon), and v = mu / K^T u, starting at v = 1 and ending with v.
+    At rho = 0 the row sums are those of mu_j softmax_i(-C_ij / epsilon).
     """
-    direct = steepest <= _STEEP
-    log_sum = partial(_log_sum, kernel.exp_() if direct else kernel, valid=valid, direct=direct)
     log_mu = -valid.sum(1, keepdim=True).clamp(min=1).log().float().expand(valid.shape)
     columns = torch.zeros_like(log_mu)
     for _ in range(iterations):
-        rows = relaxation * (log_mu - log_sum(columns, dim=2))
-        columns = log_mu - log_sum(rows, dim=1)
-    return (rows + log_sum(columns, dim=2)).exp()
+        rows = relaxation * (log_mu - _log_sum(kernel + columns[:, None, :], 2, valid))
+        columns = log_mu - _log_sum(kernel + rows[:, :, None], 1, valid)
+    return (rows + _log_sum(kernel + columns[:, None, :], 2, valid)).exp()
 
 
-def _log_sum(kernel: Tensor, potentials: Tensor, dim: int, valid: Tensor, direct: bool) -> Tensor:
-    """Log of the sums of exp(kernel + potentials) over `dim`: (B, M); `direct`: `kernel` is exponentiated."""
-    if direct:
-        matrix = kernel if dim == 2 else kernel.transpose(1, 2)
-        sums = torch.bmm(matrix, potentials.exp()[:, :, None])[:, :, 0].log()
-    else:
-        sums = (kernel + potentials.unsqueeze(3 - dim)).logsumexp(dim)
+def _log_sum(terms: Tensor, dim: int, valid: Tensor) -> Tensor:
     # padding would be -inf throughout, and the logarithm of its sum not a number
-    return sums.masked_fill(~valid, 0.0)
+    return terms.logsumexp(dim).masked_fill(~valid, 0.0)
