@@ -80,6 +80,7 @@ class Prefill:
         """Leave nothing armed behind a forward that failed."""
         self._signals.silence()
 
+    @torch.no_grad()
     def _kept(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """(B, M) bool: which of the visual tokens so far stay before `layer`."""
         counts = torch.tensor(self.plan.counts[layer], device=self.call.ids.device)
@@ -89,11 +90,11 @@ class Prefill:
             seen = self._narrowed(layer, hidden, kwargs)
             cache = PeekedCache(self.cache) if self.cache is not None and self.call.start else None
             self._signals.probe(layer, self._stage, hidden, seen | {"past_key_values": cache})
-        inputs = self._signals.inputs(layer, self._stage)
-        ranker, valid, recovery = self.pruning.ranker, inputs.valid, self.pruning.recovery
-        ranked = torch.tensor(self.plan.ranked(layer), device=valid.device)
-        kept = ranker.keep(ranker.score(inputs), valid, ranked)
-        return kept if recovery is None else put_back(kept, valid, counts, recovery.every)
+        inputs = self._signals.inputs(layer, self._stage, hidden)
+        recovery = self.pruning.recovery
+        ranked = torch.tensor(self.plan.ranked(layer), device=inputs.valid.device)
+        kept = self.pruning.ranker.keep(inputs, ranked)
+        return kept if recovery is None else put_back(kept, inputs.valid, counts, recovery.every)
 
     def _without(self, layer: int, keep: Tensor) -> Stage:
         """The stage after a reduction that keeps `keep` (B, M) of the visual tokens and all text."""

@@ -10,6 +10,7 @@ from pruners.families import Family, describe
 from pruners.handle import Handle
 from pruners.profile import PruningProfile
 from pruners.pruning import Pruning
+from pruners.rankers import BEFORE_ANY_LAYER
 
 __all__ = ["Handle", "attach", "pruned"]
 
@@ -45,8 +46,8 @@ def _check_fit(pruning: Pruning, family: Family) -> None:
             f"schedule.keep_rates has {len(rates)} rates and the model {len(family.layers)} decoder layers: "
             "give one rate per layer"
         )
-    if 0 < rates[0] < 1 and ranker.signal not in ("nothing", "prompts"):
+    if 0 < rates[0] < 1 and ranker.signal not in BEFORE_ANY_LAYER:
         raise ProfileError(
             f"schedule.keep_rates prunes layer 0 to {rates[0]:g}, before which the {ranker.type} ranker has "
-            "nothing to rank by: use the ranker random or uniform, or keep 1 in layer 0"
+            "nothing to rank by: use the ranker divprune, random or uniform, or keep 1 in layer 0"
         )

@@ -1,4 +1,4 @@
-"""The attention that visual tokens receive, from rotated queries and keys, for a few rows only.
+"""What visual tokens are worth to a layer's attention, from its rotated queries and keys.
 
 Letters: B samples, H heads, G key-value heads, Q tokens that enter the layer, K keys, D head size,
 R query rows that vote, M visual tokens.
@@ -42,6 +42,14 @@ def attention_received(
         total += (weights.take_along_dim(columns, 2) * vote).sum(1)
         seen += vote.sum(1)
     return total / seen.clamp(min=1)
+
+
+@torch.no_grad()
+def key_norms(query: Tensor, key: Tensor, visual: Tensor) -> Tensor:
+    """L2 norms of the visual tokens' keys, mean over key-value heads: (B, M) float32; shapes as above."""
+    places = (visual.to(key.device) + key.shape[2] - query.shape[2])[:, None, :, None]
+    norms: Tensor = torch.linalg.vector_norm(key.take_along_dim(places, 2).float(), dim=-1)
+    return norms.mean(1)
 
 
 def _attention_rows(

@@ -1,4 +1,4 @@
-"""Collect what a ranker must be given: prompts, attention rows or features, and nothing that it is not.
+"""Collect what a ranker must be given: prompts, states, attention or features, and nothing that it is not.
 
 Letters: B samples, W tokens that enter a layer, M visual tokens to choose from, D width.
 """
@@ -16,7 +16,7 @@ from pruners.grids import Places, token_places
 from pruners.layout import Stage, gather_tokens
 from pruners.plan import Plan
 from pruners.rankers import AttentionRanker, Ranker, RankingInputs
-from pruners.watch import Watch, probe
+from pruners.watch import KeyWatch, RowWatch, Watch, probe
 
 
 class Signals:
@@ -37,7 +37,8 @@ class Signals:
         self._targets: Tensor | None = None
         self._places: Places | None = None
         self._watch: Watch | None = None
-        self._votes, self._voters = self._voting()
+        #: how many tokens vote at most in one sample; 0 where attention is not asked for
+        self._voters = self._most_voters()
 
     def listen(self, layer: int, stage: Stage, hidden: Tensor) -> None:
         """Collect in the layer about to run, on `hidden` (B, W, D), what ranks before the next, `layer`."""
@@ -46,7 +47,7 @@ class Signals:
             return
         if self._ranker.signal == "features":
             self._sources = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
-        elif isinstance(self._ranker, AttentionRanker) and self._ranker.score_layer == "previous":
+        elif self._ranker.signal in ("attention", "keys") and not self.needs_probe():
             self._watch = self._watch_for(layer, stage)
             self._watch.arm(self._configs)
 
@@ -74,8 +75,8 @@ class Signals:
         module: nn.Module = self._family.layers[layer]
         probe(module, hidden, kwargs, self._watch, self._configs)
 
-    def inputs(self, layer: int, stage: Stage) -> RankingInputs:
-        """What the reduction before `layer` ranks by."""
+    def inputs(self, layer: int, stage: Stage, hidden: Tensor) -> RankingInputs:
+        """What the reduction before `layer`, whose input is `hidden` (B, W, D), ranks by."""
         slots, valid = self.visual_slots(layer, stage)
         number = (self._call.visual.long().cumsum(1) - 1).clamp(min=0)
         tokens = number.gather(1, stage.columns.gather(1, slots))
@@ -83,25 +84,30 @@ class Signals:
         if self._ranker.signal == "prompts":
             given["prompts"] = self._prompts()
         elif self._ranker.signal == "attention":
-            given["attention"] = self._received(layer).to(valid.device)
+            given["attention"] = self._answer(layer).to(valid.device)
         elif self._ranker.signal == "features":
             given = self._features(tokens)
+        if self._ranker.signal in ("states", "keys"):
+            given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
+        if self._ranker.signal == "keys":
+            given["key_norms"] = self._answer(layer).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
-    def _voting(self) -> tuple[Tensor | None, int]:
-        """Which tokens' attention counts (B, T), and how many they are at most in one sample."""
+    def _most_voters(self) -> int:
         if not isinstance(self._ranker, AttentionRanker) or not self._plan.any_choice:
-            return None, 0
-        votes = self._ranker.query_rows(self._call.prompt, self._call.visual)
-        return votes, int(votes.sum(1).max())
+            return 0
+        return int(self._ranker.query_rows(self._call.prompt, self._call.visual).sum(1).max())
 
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
-        if self._votes is None:
-            raise RuntimeError("a layer is watched in a prefill without voters")
-        rows, voting = stage.pick(self._votes, self._voters)
-        return Watch(rows, voting, self.visual_slots(layer, stage)[0], probing)
+        visual = self.visual_slots(layer, stage)[0]
+        if not isinstance(self._ranker, AttentionRanker):
+            return KeyWatch(visual)
+        # a token that was removed has no vote: where the prompt ends with an image, the last one left has it
+        there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
+        votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
+        return RowWatch(visual, *stage.pick(votes, self._voters), probing)
 
-    def _received(self, layer: int) -> Tensor:
+    def _answer(self, layer: int) -> Tensor:
         watch, self._watch = self._watch, None
         if watch is None:
             raise RuntimeError(f"nothing was watched before layer {layer}")

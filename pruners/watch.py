@@ -1,7 +1,7 @@
 """Listen to one layer's attention while the model's own implementation goes on doing the work.
 
 transformers looks its attention function up by name at every call. While one layer is watched, the text
-configuration names a function of ours, which computes the rows of `pruners.scores` from the layer's rotated
+configuration names a function of ours, which computes the scores of `pruners.scores` from the layer's rotated
 queries and keys, and then calls the implementation that it stands for: SDPA stays SDPA.
 
 Letters: B samples, G key-value heads, Q tokens that enter the layer, K keys, D head size, R query rows
@@ -10,6 +10,7 @@ that vote, M visual tokens.
 
 import contextlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
@@ -21,7 +22,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pruners.errors import UnsupportedModelError
-from pruners.scores import attention_received
+from pruners.scores import attention_received, key_norms
 
 _SUFFIX = "_with_rows"
 
@@ -30,19 +31,22 @@ class RowsReadyError(Exception):
     """Ends the probe of a layer as soon as its rows are computed; never reaches a caller."""
 
 
-class Watch:
-    """Asks the next attention that runs what its visual tokens receive."""
+class Watch(ABC):
+    """Asks the next attention that runs about its visual tokens."""
 
-    def __init__(self, rows: Tensor, voting: Tensor, visual: Tensor, probing: bool = False) -> None:
-        #: (B, R) places of the query rows among the tokens that enter the layer, and which are no padding
-        self.rows, self.voting = rows, voting
-        #: (B, M) places of the visual tokens among them
+    #: only the answer is wanted: stop the layer once it is there
+    probing = False
+
+    def __init__(self, visual: Tensor) -> None:
+        #: (B, M) places of the visual tokens among those that enter the layer
         self.visual = visual
-        #: only the rows are wanted: stop the layer once they are there
-        self.probing = probing
         #: (B, M) float32 once the layer has run
-        self.received: Tensor | None = None
+        self.answer: Tensor | None = None
         self._configured: list[tuple[Any, str]] = []
+
+    @abstractmethod
+    def measure(self, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
+        """The answer (B, M), from what the layer calls its attention with."""
 
     def arm(self, configs: Iterable[Any]) -> None:
         """Put our function's name in the text configurations, until the layer calls it."""
@@ -63,12 +67,36 @@ class Watch:
     def result(self, layer: int) -> Tensor:
         """(B, M) scores, or `UnsupportedModelError` where the layer did not come by our function."""
         self.disarm()
-        if self.received is None:
+        if self.answer is None:
             raise UnsupportedModelError(
                 f"decoder layer {layer} does not call its attention through AttentionInterface: "
-                "use a ranker that needs none (topv, random, uniform)"
+                "use a ranker that needs none (topv, divprune, random, uniform)"
             )
-        return self.received
+        return self.answer
+
+
+class RowWatch(Watch):
+    """What the visual tokens receive from some query rows."""
+
+    def __init__(self, visual: Tensor, rows: Tensor, voting: Tensor, probing: bool) -> None:
+        super().__init__(visual)
+        #: (B, R) places of the query rows among the tokens that enter the layer, and which are no padding
+        self.rows, self.voting = rows, voting
+        self.probing = probing
+
+    def measure(self, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
+        """Attention, mean over heads and rows."""
+        _refuse_other_softmax(options)
+        places = self.rows, self.voting, self.visual
+        return attention_received(query, key, mask, *places, scaling=options.get("scaling"))
+
+
+class KeyWatch(Watch):
+    """How long the visual tokens' keys are."""
+
+    def measure(self, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:  # noqa: ARG002
+        """Norms, mean over key-value heads."""
+        return key_norms(query, key, self.visual)
 
 
 _watched: ContextVar[Watch | None] = ContextVar("searchsvc_watched_layer", default=None)
@@ -119,9 +147,7 @@ def _around(name: str) -> Callable[..., Any]:
         if watch is not None:
             # the configured name is back before the implementation runs: FlashAttention reads it there
             watch.disarm()
-            _refuse_other_softmax(options)
-            places = watch.rows, watch.voting, watch.visual
-            watch.received = attention_received(query, key, mask, *places, scaling=options.get("scaling"))
+            watch.answer = watch.measure(query, key, mask, options)
             if watch.probing:
                 raise RowsReadyError
         return _implementation(name, module)(module, query, key, value, mask, **options)
@@ -140,5 +166,5 @@ def _refuse_other_softmax(options: dict[str, Any]) -> None:
     for option in ("softcap", "s_aux", "position_bias"):
         if options.get(option) is not None:
             raise UnsupportedModelError(
-                f"attention with '{option}' is not known to the attention ranker: use topv, random or uniform"
+                f"attention with '{option}' is not known to the attention ranker: use topv, divprune or knorm"
             )

@@ -23,6 +23,10 @@ RANKERS = (
     "attention:queries=all,score_layer=next",
     "topv",
     "topv:rho=0,sigma=1",
+    "divprune",
+    "knorm",
+    "dart",
+    "dart:pivots=2",
     "random",
     "uniform",
 )
@@ -50,6 +54,8 @@ CASES |= {
     "attention, recovery": {"ranker": "attention", "schedule": "sigmoid", "recovery": 3},
     "attention, renumber": {"ranker": "attention", "schedule": "pdrop", "position_ids": "renumber"},
     "attention, floor": {"ranker": "attention", "schedule": "sigmoid", "rounding": "floor", "min_tokens": 3},
+    "divprune, recovery": {"ranker": "divprune", "schedule": "sigmoid", "recovery": 4},
+    "divprune, layer 0": {"ranker": "divprune", "schedule": "from the start"},
     "random, layer 0": {"ranker": "random", "schedule": "from the start"},
     "uniform, layer 0": {"ranker": "uniform", "schedule": "from the start"},
 }

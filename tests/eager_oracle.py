@@ -1,7 +1,7 @@
 """What pruning must equal, written without any code of the runtime: removed tokens are there, but masked.
 
 The forward is a plain loop over the decoder's layers with eager attention and one mask per layer. Scores
-are read off the full attention matrices; TopV is written out in float64, token by token.
+are read off the full attention matrices; the other rankers are written out in float64, token by token.
 
 Letters: B samples, T tokens of the padded row, N visual tokens.
 """
@@ -12,21 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from pruners.pruning import Pruning
-from pruners.rankers import AttentionRanker, TopvRanker
+from pruners.rankers import AttentionRanker, DartRanker, DivPruneRanker, KeyNormRanker, TopvRanker
 
 Kept = list[list[list[int]]]
 
 
 @dataclass
 class Run:
-    """Logits (B, T, words); per layer attention (B, H, T, T), the layer's and its MLP's input (B, T, D)."""
+    """Logits (B, T, words); per layer attention (B, H, T, T), inputs of layer and MLP (B, T, D), cached keys."""
 
     logits: Tensor
     attention: list[Tensor] = field(default_factory=list)
     layer_inputs: list[Tensor] = field(default_factory=list)
     mlp_inputs: list[Tensor] = field(default_factory=list)
+    cache: DynamicCache = field(default_factory=DynamicCache)
 
 
 def embeds_of(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -67,6 +69,7 @@ def masked_run(model: Any, inputs: dict[str, Tensor], kept: Kept, renumber: int 
                 attention_mask=_mask(hidden, places),
                 position_ids=positions,
                 position_embeddings=decoder.rotary_emb(hidden, positions),
+                past_key_values=run.cache,
             )
     finally:
         decoder.config._attn_implementation = before
@@ -102,28 +105,33 @@ class Choice:
     gap: float
     #: by token, of all that could be chosen
     scores: dict[int, float]
+    #: the smallest distance between first and second in the choices on the way to the scores
+    margin: float
 
 
 def choose(pruning: Pruning, run: Run, layer: int, row: "Row", before: list[int], count: int) -> Choice:
     """Which `count` of the visual tokens `before` should enter `layer`, from an unpruned run."""
-    scores = _scores(pruning, run, layer, row, before)
     recovery = pruning.recovery.every if pruning.recovery else None
     ranked = _ranked(len(before), count, recovery)
+    scores, margin = _scores(pruning, run, layer, row, before, ranked)
     order = sorted(range(len(before)), key=lambda place: (-scores[place], place))
     chosen = {before[place] for place in order[:ranked]}
-    gap = math.inf
+    gap = margin
     if 0 < ranked < len(before):
-        gap = scores[order[ranked - 1]] - scores[order[ranked]]
+        gap = min(gap, scores[order[ranked - 1]] - scores[order[ranked]])
     if recovery:
         pruned = [token for token in before if token not in chosen]
-        chosen |= set(pruned[recovery - 1 :: recovery])
-    return Choice(sorted(chosen), gap, dict(zip(before, scores, strict=True)))
+        candidates = pruned[recovery - 1 :: recovery]
+        room = count - ranked
+        # all of them, or where there is room for fewer, every so many-th
+        chosen |= {candidates[math.ceil(n * len(candidates) / room) - 1] for n in range(1, room + 1)}
+    return Choice(sorted(chosen), gap, dict(zip(before, scores, strict=True)), margin)
 
 
 def _ranked(tokens: int, budget: int, recovery: int | None) -> int:
     if recovery is None or budget in (0, tokens):
         return budget
-    return max(k for k in range(budget + 1) if k + (tokens - k) // recovery <= budget)
+    return max((k for k in range(budget + 1) if k + (tokens - k) // recovery <= budget), default=0)
 
 
 @dataclass(frozen=True)
@@ -153,20 +161,73 @@ def rows_of(model: Any, inputs: dict[str, Tensor]) -> list[Row]:
     return rows
 
 
-def _scores(pruning: Pruning, run: Run, layer: int, row: Row, before: list[int]) -> list[float]:
+def _scores(
+    pruning: Pruning, run: Run, layer: int, row: Row, before: list[int], count: int
+) -> tuple[list[float], float]:
+    """Of the tokens `before`, and the smallest margin of the choices in them, where `count` are needed."""
     ranker = pruning.ranker
     if isinstance(ranker, AttentionRanker):
         source = layer if ranker.score_layer == "next" else layer - 1
-        return _attention_scores(ranker, run.attention[source][row.number], row, before)
-    assert isinstance(ranker, TopvRanker)
-    return _topv_scores(
-        ranker, run.layer_inputs[layer - 1][row.number], run.mlp_inputs[layer - 1][row.number], row, before
-    )
+        return _attention_scores(ranker, run.attention[source][row.number], row, before), math.inf
+    if isinstance(ranker, TopvRanker):
+        source, target = run.layer_inputs[layer - 1][row.number], run.mlp_inputs[layer - 1][row.number]
+        return _topv_scores(ranker, source, target, row, before), math.inf
+    cosines = naive_cosines(run.layer_inputs[layer][row.number, before])
+    if isinstance(ranker, DivPruneRanker):
+        return naive_divprune(cosines, count)
+    norms = naive_key_norms(run.cache.layers[layer - 1].keys[row.number][:, before])
+    if isinstance(ranker, KeyNormRanker):
+        return [-norm for norm in norms], math.inf
+    assert isinstance(ranker, DartRanker)
+    return naive_dart(cosines, norms, ranker.pivots)
+
+
+def naive_cosines(states: Tensor) -> list[list[float]]:
+    """Of every two of the states (tokens, D)."""
+    states = states.double()
+    lengths = [float(state.dot(state)) ** 0.5 for state in states]
+    products = (states @ states.T).tolist()
+    size = range(len(states))
+    return [[products[i][j] / (lengths[i] * lengths[j]) for j in size] for i in size]
+
+
+def naive_divprune(cosines: list[list[float]], count: int) -> tuple[list[float], float]:
+    """Scores that fall in the order of the first `count` choices, and how closely the closest one was won."""
+    size = range(len(cosines))
+    scores, margin = [-math.inf for _ in size], math.inf
+    chosen: list[int] = []
+    for step in range(count):
+        far = {
+            place: 1 - max((cosines[place][other] for other in chosen or size if other != place), default=-9)
+            for place in size
+            if place not in chosen
+        }
+        best, *others = sorted(far, key=lambda place: (-far[place], place))
+        margin = min(margin, far[best] - far[others[0]]) if others else margin
+        chosen.append(best)
+        scores[best] = -float(step)
+    return scores, margin
+
+
+def naive_key_norms(keys: Tensor) -> list[float]:
+    """Of keys (heads, tokens, D)."""
+    heads = keys.double().tolist()
+    return [sum(math.hypot(*head[place]) for head in heads) / len(heads) for place in range(keys.shape[1])]
+
+
+def naive_dart(cosines: list[list[float]], norms: list[float], pivots: int) -> tuple[list[float], float]:
+    """Scores, and by how much the last pivot was chosen."""
+    order = sorted(range(len(norms)), key=lambda place: (-norms[place], place))
+    chosen, others = order[:pivots], order[pivots:]
+    scores = [10.0 + norm for norm in norms]
+    for place in others:
+        scores[place] = -max(cosines[place][pivot] for pivot in chosen)
+    return scores, norms[chosen[-1]] - norms[others[0]] if others else math.inf
 
 
 def _attention_scores(ranker: AttentionRanker, weights: Tensor, row: Row, before: list[int]) -> list[float]:
     heads = weights.mean(0)
-    last = row.prompt[-1]
+    last = max(row.text + before)
     after = [place for place in row.text if place > row.visual[-1]]
     queries = {"last": [last], "instruction": after or [last], "all": None}[ranker.queries]
     scores = []

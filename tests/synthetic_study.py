@@ -35,7 +35,15 @@ SHAPE = ModelShape(
     params=1,
 )
 #: how well each ranker finds the tokens that matter
-SKILL = {"attention": 1.0, "topv": 0.9, "uniform": 0.6, "random": 0.5}
+SKILL = {
+    "attention": 1.0,
+    "topv": 0.9,
+    "divprune": 0.8,
+    "dart": 0.8,
+    "knorm": 0.7,
+    "uniform": 0.6,
+    "random": 0.5,
+}
 
 
 def key_of(pruning: Pruning | None) -> str:

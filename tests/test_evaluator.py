@@ -16,7 +16,10 @@ from studies.models import load
 
 SETTINGS = EvaluationSettings(max_new_tokens=4, batch_size=4)
 RATES = (1, 1, 0.5, 0.25, 0)
-RANKERS = ["attention:queries=last", "attention:queries=instruction", "random", "uniform", "topv"]
+RANKERS = [
+    *("attention:queries=last", "attention:queries=instruction", "random", "uniform", "topv"),
+    *("divprune", "knorm", "dart"),
+]
 
 
 def pruning(ranker="attention:queries=last", rates=RATES):

@@ -61,6 +61,13 @@ def test_pareto_draws_topv_parameters_only_for_topv():
         assert ("sigma" in trial.params) == (trial.params["ranker"] == "topv")
 
 
+def test_pareto_chooses_among_rankers_that_need_no_attention():
+    names = ("divprune", "knorm", "dart")
+    context = search(ParetoOptions(trials=12, sampler="random", rankers=names))
+    drawn = {t.params["ranker"] for t in context.main.study.trials[1:]}
+    assert drawn == {m.pruning.ranker.spec() for m in context.main if m.method == "pareto"} == set(names)
+
+
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["p-sigmoid", "stages"]))
 @settings(max_examples=60, deadline=None)
 def test_every_drawn_shape_is_a_schedule_within_its_ratio(flops, depth, steepness, shape):

@@ -21,7 +21,15 @@ from pruners.profile import (
     PruningProfile,
     Recovery,
 )
-from pruners.rankers import AttentionRanker, RandomRanker, TopvRanker, UniformRanker
+from pruners.rankers import (
+    AttentionRanker,
+    DartRanker,
+    DivPruneRanker,
+    KeyNormRanker,
+    RandomRanker,
+    TopvRanker,
+    UniformRanker,
+)
 from pruners.strict_yaml import MAX_BYTES
 
 patient = settings(deadline=None, max_examples=150)
@@ -31,6 +39,9 @@ rankers = st.one_of(
     st.builds(AttentionRanker),
     st.builds(AttentionRanker, queries=st.sampled_from(["last", "all"]), score_layer=st.just("next")),
     st.builds(TopvRanker, alpha=share, sigma=positive, epsilon=positive, iterations=st.integers(1, 9)),
+    st.builds(DivPruneRanker),
+    st.builds(KeyNormRanker),
+    st.builds(DartRanker, pivots=st.integers(1, 99)),
     st.builds(RandomRanker, seed=st.integers(0, 2**31)),
     st.builds(UniformRanker),
 )

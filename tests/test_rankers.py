@@ -1,16 +1,27 @@
 """Rankers as functions on tensors: exact counts, ties, permutations, and what TopV's options do."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from eager_oracle import naive_cost, naive_plan
+from eager_oracle import naive_cosines, naive_cost, naive_dart, naive_divprune, naive_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from pruners.errors import ProfileError
-from pruners.rankers import RANKERS, AttentionRanker, RandomRanker, RankingInputs, TopvRanker, parse_ranker
+from pruners.rankers import (
+    RANKERS,
+    AttentionRanker,
+    DartRanker,
+    DivPruneRanker,
+    RandomRanker,
+    RankingInputs,
+    TopvRanker,
+    parse_ranker,
+)
 from pruners.rankers.base import top_k
 from pruners.recovery import put_back, ranked_share
 
@@ -47,7 +58,29 @@ def feature_inputs(valid: Tensor, width: int = 8, seed: int = 0, side: int | Non
         grid=cells.expand(samples, -1, -1),
         centre=centre.expand(samples, places, -1),
         image=torch.zeros(samples, places, dtype=torch.int64),
+        states=torch.randn(samples, places, width, generator=generator),
+        key_norms=torch.rand(samples, places, generator=generator),
+        attention=torch.rand(samples, places, generator=generator),
     )
+
+
+def tiled_inputs(images: list[list[tuple[int, int]]]) -> RankingInputs:
+    """Random features on several grids (rows, columns) per sample; every third token was removed before."""
+    samples = []
+    for grids in images:
+        cells = [
+            (number, row, column, (rows - 1) / 2, (columns - 1) / 2)
+            for number, (rows, columns) in enumerate(grids)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        samples.append(torch.tensor([cell for token, cell in enumerate(cells) if token % 3 != 2]))
+    places = pad_sequence(samples, batch_first=True)
+    valid = torch.arange(places.shape[1]) < torch.tensor([[len(cells)] for cells in samples])
+    inputs = feature_inputs(valid)
+    total = tuple(sum(rows * columns for rows, columns in grids) for grids in images)
+    image, grid, centre = places[:, :, 0].long(), places[:, :, 1:3], places[:, :, 3:]
+    return replace(inputs, visual_tokens=total, image=image, grid=grid, centre=centre)
 
 
 @given(BATCHES, st.sampled_from(sorted(RANKERS)), st.integers(0, 2**31))
@@ -56,8 +89,7 @@ def test_every_ranker_keeps_exactly_as_many_as_asked(batch, name: str, seed: int
     valid, counts = masks(batch)
     ranker = RANKERS[name]()
     inputs = feature_inputs(valid, seed=seed)
-    scores = torch.rand(valid.shape) if name == "attention" else ranker.score(inputs)
-    kept = ranker.keep(scores, valid, counts)
+    kept = ranker.keep(inputs, counts)
     assert torch.equal(kept.sum(1), counts)
     assert not (kept & ~valid).any()
 
@@ -83,7 +115,7 @@ def test_top_k_follows_a_permutation_of_its_scores(order: list[int], count: int)
 
 def test_uniform_keeps_a_stride_in_the_middle_of_its_steps() -> None:
     valid = torch.ones(1, 16, dtype=torch.bool)
-    kept = RANKERS["uniform"]().keep(torch.zeros(1, 16), valid, torch.tensor([4]))
+    kept = RANKERS["uniform"]().keep(ranking_inputs(valid), torch.tensor([4]))
     assert kept[0].nonzero()[:, 0].tolist() == [2, 6, 10, 14]
 
 
@@ -131,11 +163,106 @@ class TestRandom:
         assert torch.equal(RandomRanker().score(fewer), scores.gather(1, left))
 
 
+def padded(batch: list[int], seed: int = 0) -> tuple[RankingInputs, Tensor]:
+    """A batch of samples with that many tokens, and half of them, rounded up."""
+    valid = torch.arange(max(batch)) < torch.tensor(batch)[:, None]
+    return feature_inputs(valid, seed=seed), (torch.tensor(batch) + 1) // 2
+
+
+def picked(inputs: RankingInputs, places: Tensor) -> RankingInputs:
+    """The first sample's tokens at these places, as a batch of its own."""
+    tensors = (
+        "valid",
+        "tokens",
+        "sources",
+        "targets",
+        "grid",
+        "centre",
+        "image",
+        "states",
+        "key_norms",
+        "attention",
+    )
+    fields = {name: getattr(inputs, name)[:1, places] for name in tensors}
+    return replace(inputs, visual_tokens=inputs.visual_tokens[:1], prompts=inputs.prompts[:1], **fields)
+
+
+@pytest.mark.parametrize("name", sorted(RANKERS))
+@pytest.mark.parametrize("batch", [[9, 12], [12, 0, 5], [1, 7]])
+def test_a_sample_keeps_the_same_tokens_in_any_batch(name: str, batch: list[int]) -> None:
+    """Whatever stands in the places of padding."""
+    ranker = RANKERS[name]()
+    inputs, counts = padded(batch)
+    floats = ("sources", "targets", "states", "key_norms", "attention")
+    for value in (getattr(inputs, field) for field in floats):
+        value[~inputs.valid] = math.nan
+    kept = ranker.keep(inputs, counts)
+    alone = ranker.keep(picked(inputs, torch.arange(batch[0])), counts[:1])
+    assert kept[0, : batch[0]].tolist() == alone[0].tolist()
+    assert torch.equal(kept.sum(1), counts)
+
+
+@pytest.mark.parametrize("name", ["attention", "topv", "divprune", "knorm", "dart"])
+def test_the_order_of_tokens_only_breaks_ties(name: str) -> None:
+    inputs, counts = padded([11])
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(3))
+    ranker = RANKERS[name]()
+    kept, turned = ranker.keep(inputs, counts), ranker.keep(picked(inputs, order), counts)
+    assert torch.equal(kept[:, order], turned)
+
+
+class TestDivPrune:
+    @given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 2**31))
+    @settings(max_examples=40, deadline=None)
+    def test_score_is_the_whole_order_of_which_keep_takes_the_first(
+        self, batch: list[int], seed: int
+    ) -> None:
+        inputs, counts = padded(batch, seed)
+        scores = DivPruneRanker().score(inputs)
+        assert torch.equal(top_k(scores, inputs.valid, counts), DivPruneRanker().keep(inputs, counts))
+        for sample, tokens in enumerate(batch):
+            naive, margin = naive_divprune(naive_cosines(inputs.states[sample, :tokens]), tokens)
+            assert margin < 1e-5 or scores[sample, :tokens].tolist() == naive
+
+    def test_of_duplicates_the_lower_index_is_chosen(self) -> None:
+        """Every direction twice, at another length: one of each pair, then the others by their index."""
+        directions = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
+        states = torch.cat([directions, 2.7 * directions])[None]
+        scores = DivPruneRanker().score(ranking_inputs(torch.ones(1, 80, dtype=torch.bool), states=states))
+        order = (-scores[0]).long()
+        pairs = torch.stack([order[:40], order[40:]]).sort(0).values
+        assert pairs[0].sort().values.tolist() == list(range(40))
+        left = order.argsort()[40:].tolist()
+        assert left == sorted(left)
+
+
+class TestDart:
+    def test_pivots_have_the_longest_keys_and_the_lower_index(self) -> None:
+        inputs, _ = padded([6])
+        norms = torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0, 0.5]])
+        inputs = replace(inputs, key_norms=norms)
+        for count, kept in ((1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (4, [1, 2, 3, 4])):
+            found = DartRanker(pivots=4).keep(inputs, torch.tensor([count]))
+            assert found[0].nonzero()[:, 0].tolist() == kept
+
+    @pytest.mark.parametrize("pivots", [1, 3, 20])
+    def test_the_others_follow_by_how_little_they_duplicate_a_pivot(self, pivots: int) -> None:
+        inputs, _ = padded([12, 7])
+        scores = DartRanker(pivots=pivots).score(inputs)
+        for sample, tokens in enumerate((12, 7)):
+            norms = inputs.key_norms[sample, :tokens].tolist()
+            naive, _ = naive_dart(naive_cosines(inputs.states[sample, :tokens]), norms, pivots)
+            naive = torch.tensor(naive)
+            assert torch.equal(scores[sample, :tokens].argsort(), naive.argsort())
+            torch.testing.assert_close(scores[sample, :tokens][naive < 2], naive[naive < 2])
+
+
 class TestTopv:
     """The cost and the transport, against plain scaling in float64 and closed forms."""
 
     @pytest.mark.parametrize(
-        "options", ["", "rho=0", "rho=5,iterations=20", "sigma=0.5,gamma=0", "alpha=0,beta=1"]
+        "options",
+        ["", "rho=0", "rho=5,iterations=20", "sigma=0.5,gamma=0", "alpha=0,beta=1", "epsilon=0.004"],
     )
     def test_importance_equals_naive_sinkhorn(self, options: str) -> None:
         ranker = parse_ranker(f"topv:{options}" if options else "topv")
@@ -153,6 +280,29 @@ class TestTopv:
             plan = naive_plan(cost, ranker.epsilon, ranker.rho, ranker.iterations, tokens)
             naive = torch.tensor([sum(line) for line in plan], dtype=torch.float64)
             torch.testing.assert_close(scores[sample, :tokens].double(), naive, rtol=1e-4, atol=1e-7)
+
+    @pytest.mark.parametrize("options", ["", "rho=0", "epsilon=0.01,iterations=6"])
+    def test_tiles_and_frames_of_any_shape_that_lost_tokens_before(self, options: str) -> None:
+        """Rectangular images side by side, of which every third token is gone; more images than tokens of one."""
+        ranker = parse_ranker(f"topv:{options}" if options else "topv")
+        assert isinstance(ranker, TopvRanker)
+        images = [[(2, 3), (3, 5), (2, 3)], [(1, 2)] * 5]
+        inputs = tiled_inputs(images)
+        scores = ranker.score(inputs)
+        for sample, grids in enumerate(images):
+            for number, grid in enumerate(grids):
+                there = inputs.valid[sample] & (inputs.image[sample] == number)
+                source, target = (
+                    inputs.sources[sample, there].double(),
+                    inputs.targets[sample, there].double(),
+                )
+                cells = [tuple(cell) for cell in inputs.grid[sample, there].long().tolist()]
+                cost = naive_cost(ranker, source, target, cells, grid)
+                plan = naive_plan(
+                    cost, ranker.epsilon, ranker.rho, ranker.iterations, int(inputs.valid[sample].sum())
+                )
+                naive = torch.tensor([sum(line) for line in plan], dtype=torch.float64)
+                torch.testing.assert_close(scores[sample, there].double(), naive, rtol=1e-4, atol=1e-7)
 
     def test_rho_0_is_a_softmax_per_column(self) -> None:
         ranker = TopvRanker(rho=0.0)
@@ -180,9 +330,9 @@ class TestTopv:
 
     def test_sigma_changes_the_kept_set(self) -> None:
         inputs = feature_inputs(torch.ones(1, 36, dtype=torch.bool))
-        valid, counts = inputs.valid, torch.tensor([12])
+        counts = torch.tensor([12])
         narrow, wide = (TopvRanker(sigma=s, beta=2.0) for s in (0.5, 6.0))
-        kept = [ranker.keep(ranker.score(inputs), valid, counts) for ranker in (narrow, wide)]
+        kept = [ranker.keep(inputs, counts) for ranker in (narrow, wide)]
         assert not torch.equal(*kept)
 
     def test_images_are_transported_apart(self) -> None:
@@ -222,7 +372,17 @@ class TestRecovery:
 
 class TestSpecs:
     @pytest.mark.parametrize(
-        "spec", ["attention", "attention:queries=last,score_layer=next", "topv:sigma=2.0", "random:seed=3"]
+        "spec",
+        [
+            "attention",
+            "attention:queries=last,score_layer=next",
+            "topv:sigma=2.0",
+            "random:seed=3",
+            "divprune",
+            "knorm",
+            "dart",
+            "dart:pivots=4",
+        ],
     )
     def test_round_trip(self, spec: str) -> None:
         assert parse_ranker(spec).spec() == spec
@@ -235,6 +395,8 @@ class TestSpecs:
             ("topv:sigma=0", "option 'sigma': Input should be greater than 0"),
             ("topv:alpha=0,beta=0,gamma=0", "alpha, beta and gamma must not all be 0"),
             ("attention:queries=first", "option 'queries': Input should be 'last', 'instruction' or 'all'"),
+            ("divprun", "ranker 'divprun' is not known; did you mean 'divprune'?"),
+            ("dart:pivots=0", "option 'pivots': Input should be greater than or equal to 1"),
             ("random:7", "'7' must be written option=value"),
             ("random:type=topv", "no option 'type'"),
         ],

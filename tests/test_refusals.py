@@ -122,7 +122,7 @@ class TestRefusals:
         with pytest.raises(ProfileError, match="has 8 rates and the model 6 decoder layers"):
             attach(model, pruning("attention", "pdrop", layers=8))
 
-    @pytest.mark.parametrize("ranker", ["attention", "topv", "attention:score_layer=next"])
+    @pytest.mark.parametrize("ranker", ["attention", "topv", "attention:score_layer=next", "knorm", "dart"])
     def test_scores_before_there_are_any(self, model: Any, ranker: str) -> None:
         with pytest.raises(ProfileError, match=r"prunes layer 0 to 0\.75"):
             attach(model, pruning(ranker, "from the start"))

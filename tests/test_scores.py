@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from pruners import scores
-from pruners.scores import attention_received
+from pruners.scores import attention_received, key_norms
 
 #: samples, query heads, key-value heads, queries, keys, head size
 B, H, G, Q, K, D = 2, 4, 2, 6, 9, 8
@@ -79,3 +80,23 @@ def test_scaling_is_the_layers_own() -> None:
     given = attention_received(query, key, None, *places, scaling=0.1)
     scaled = attention_received(query * 0.1 * D**0.5, key, None, *places)
     torch.testing.assert_close(given, scaled)
+
+
+def test_key_norms_are_the_queries_own_tokens_and_a_mean_over_heads() -> None:
+    query, key = tensors()
+    visual = torch.tensor([[0, 1, 3], [1, 2, 5]])
+    found = key_norms(query, key, visual)
+    for sample, tokens in enumerate(visual.tolist()):
+        for number, token in enumerate(tokens):
+            heads = [float(head[token + K - Q].double().square().sum()) ** 0.5 for head in key[sample]]
+            assert float(found[sample, number]) == pytest.approx(sum(heads) / G, rel=1e-6)
+
+
+def test_key_norms_do_not_depend_on_the_rotation() -> None:
+    query, key = tensors()
+    visual = torch.tensor([[0, 1, 3], [1, 2, 5]])
+    angles = torch.arange(K)[:, None] * torch.logspace(0, -2, D // 2)
+    cos, sin = angles.cos().repeat(1, 2), angles.sin().repeat(1, 2)
+    rotated = apply_rotary_pos_emb(key, key, cos[None], sin[None])[1]
+    assert not torch.allclose(rotated, key)
+    torch.testing.assert_close(key_norms(query, rotated, visual), key_norms(query, key, visual))

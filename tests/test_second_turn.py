@@ -77,7 +77,17 @@ class TestSecondTurn:
         torch.testing.assert_close(last, run.logits[:, -1:], atol=1e-4, rtol=0)
 
     @pytest.mark.parametrize("first_is_pruned", [True, False])
-    @pytest.mark.parametrize("ranker", ["attention", "attention:queries=last,score_layer=next", "topv"])
+    @pytest.mark.parametrize(
+        "ranker",
+        [
+            "attention",
+            "attention:queries=last,score_layer=next",
+            "topv",
+            "divprune",
+            "knorm",
+            "dart:pivots=2",
+        ],
+    )
     def test_with_another_image(self, model: Any, ranker: str, first_is_pruned: bool) -> None:
         """After an image and an answer: the next image is cut too, ranked over all that the cache holds."""
         cut, answer = pruning(ranker, "pdrop"), torch.tensor([[9, 8]])

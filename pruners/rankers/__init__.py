@@ -6,27 +6,38 @@ from pydantic import Field, ValidationError
 
 from pruners.errors import ProfileError, suggestion
 from pruners.rankers.attention import AttentionRanker
-from pruners.rankers.base import Ranker, RankingInputs
+from pruners.rankers.base import BEFORE_ANY_LAYER, Ranker, RankingInputs
+from pruners.rankers.dart import DartRanker
+from pruners.rankers.divprune import DivPruneRanker
+from pruners.rankers.knorm import KeyNormRanker
 from pruners.rankers.random import RandomRanker
 from pruners.rankers.topv import TopvRanker
 from pruners.rankers.uniform import UniformRanker
 
 #: Any ranker, told apart by its `type`.
 AnyRanker = Annotated[
-    AttentionRanker | TopvRanker | RandomRanker | UniformRanker, Field(discriminator="type")
+    AttentionRanker | TopvRanker | DivPruneRanker | KeyNormRanker | DartRanker | RandomRanker | UniformRanker,
+    Field(discriminator="type"),
 ]
 
 RANKERS: dict[str, type[Ranker]] = {
     "attention": AttentionRanker,
     "topv": TopvRanker,
+    "divprune": DivPruneRanker,
+    "knorm": KeyNormRanker,
+    "dart": DartRanker,
     "random": RandomRanker,
     "uniform": UniformRanker,
 }
 
 __all__ = [
+    "BEFORE_ANY_LAYER",
     "RANKERS",
     "AnyRanker",
     "AttentionRanker",
+    "DartRanker",
+    "DivPruneRanker",
+    "KeyNormRanker",
     "RandomRanker",
     "Ranker",
     "RankingInputs",
@@ -36,7 +47,7 @@ __all__ = [
 ]
 
 
-def parse_ranker(spec: str) -> AttentionRanker | TopvRanker | RandomRanker | UniformRanker:
+def parse_ranker(spec: str) -> AnyRanker:
     """Read a ranker from text: its name, then its options, as in `attention:queries=last,score_layer=next`.
 
     Raises `ProfileError` on an unknown name or option, or a value that the option does not take.
@@ -54,7 +65,7 @@ def parse_ranker(spec: str) -> AttentionRanker | TopvRanker | RandomRanker | Uni
             known = [field for field in kind.model_fields if field != "type"]
             raise ProfileError(f"ranker '{spec}': no option '{option}'{suggestion(option, known)}")
         options[option] = value
-    return _build(kind, spec, options)  # type: ignore[return-value]  # RANKERS holds exactly these four
+    return _build(kind, spec, options)  # type: ignore[return-value]  # RANKERS holds exactly the union
 
 
 def _build(kind: type[Ranker], spec: str, options: dict[str, str]) -> Ranker:

@@ -12,8 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-#: What a ranker must be given: nothing, the prompts' ids, attention rows, or a layer's features.
-Signal = Literal["nothing", "prompts", "attention", "features"]
+#: What a ranker must be given: nothing, the prompts' ids, the hidden states at the cut, these and the keys of
+#: the layer before it, that layer's attention rows, or its features.
+Signal = Literal["nothing", "prompts", "states", "keys", "attention", "features"]
+#: The signals that there are before layer 0, too.
+BEFORE_ANY_LAYER: tuple[Signal, ...] = ("nothing", "prompts", "states")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,10 @@ class RankingInputs:
     visual_tokens: tuple[int, ...]
     #: one 1-D tensor of ids per sample, without padding and without answer tokens ("prompts")
     prompts: tuple[Tensor, ...] | None = None
+    #: (B, M, D): the tokens as they enter the layer that is reduced ("states", "keys")
+    states: Tensor | None = None
+    #: (B, M) float32: L2 norm of each token's key in the layer before, mean over key-value heads ("keys")
+    key_norms: Tensor | None = None
     #: (B, M) float32: attention that each visual token receives, mean over heads and query rows ("attention")
     attention: Tensor | None = None
     #: (B, M, D): the tokens as they enter the source layer ("features")
@@ -56,9 +63,9 @@ class Ranker(BaseModel, ABC):
     def score(self, inputs: RankingInputs) -> Tensor:
         """(B, M) float32, higher is kept first. Places where `inputs.valid` is false may hold anything."""
 
-    def keep(self, scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
-        """Choose `counts` (B,) tokens per sample from `scores` (B, M); returns a (B, M) bool mask."""
-        return top_k(scores, valid, counts)
+    def keep(self, inputs: RankingInputs, counts: Tensor) -> Tensor:
+        """Choose `counts` (B,) tokens per sample, the best by `score`; returns a (B, M) bool mask."""
+        return top_k(self.score(inputs), inputs.valid, counts)
 
     def spec(self) -> str:
         """What `parse_ranker` reads back: the type, and the options that are not at their defaults."""
@@ -69,9 +76,13 @@ class Ranker(BaseModel, ABC):
 
 def top_k(scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
     """The `counts` (B,) highest of `scores` (B, M) among `valid`; of equal scores the lower index wins."""
+    return (rank_of(scores, valid) < counts[:, None]) & valid
+
+
+def rank_of(scores: Tensor, valid: Tensor) -> Tensor:
+    """Each token's place (B, M) from the highest score down, 0 first; what is not `valid` comes last."""
     ranked = scores.masked_fill(~valid, float("-inf")).sort(dim=1, descending=True, stable=True).indices
     # a valid -inf and a padding place compare equal: padding goes last whatever its index is
     ranked = ranked.gather(1, (~valid).gather(1, ranked).sort(dim=1, stable=True).indices)
     places = torch.arange(scores.shape[1], device=scores.device).expand_as(ranked)
-    rank = torch.empty_like(ranked).scatter_(1, ranked, places)
-    return (rank < counts[:, None]) & valid
+    return torch.empty_like(ranked).scatter_(1, ranked, places)

@@ -50,55 +50,61 @@ class TopvRanker(Ranker):
             raise ValueError("the TopV ranker needs RankingInputs.sources, targets, grid, centre and image")
         together = inputs.valid[:, :, None] & inputs.valid[:, None, :]
         together &= inputs.image[:, :, None] == inputs.image[:, None, :]
-        return importance(self.cost(inputs, together), together, self.epsilon, self.rho, self.iterations)
+        kernel = self.cost(inputs, together).mul_(-1 / self.epsilon).masked_fill_(~together, -torch.inf)
+        return importance(kernel, inputs.valid, self.rho / (self.rho + self.epsilon), self.iterations)
 
     def cost(self, inputs: RankingInputs, together: Tensor) -> Tensor:
         """C (B, M, M) in float32, source by target; only pairs of one image (`together`) mean anything."""
         if inputs.sources is None or inputs.targets is None or inputs.grid is None or inputs.centre is None:
             raise ValueError("the TopV ranker needs RankingInputs.sources, targets, grid and centre")
-        features = _largest_is_one(_squared_distances(inputs.sources, inputs.targets, inputs.valid), together)
-        steps = torch.cdist(inputs.grid, inputs.grid, compute_mode="donot_use_mm_for_euclid_dist")
-        space = 1 - torch.exp(-(steps**2) / (2 * self.sigma**2))
-        to_centre = (inputs.grid - inputs.centre).norm(dim=-1)[:, :, None].expand_as(space)
-        return self.alpha * features + self.beta * space + self.gamma * _largest_is_one(to_centre, together)
+        sources, targets = _around_their_middle(inputs.sources, inputs.targets, inputs.valid)
+        features = _squared_distances(sources, targets)
+        farthest = _largest_in_image(features.masked_fill(~together, 0.0).amax(2), inputs)
+        to_centre = (inputs.grid - inputs.centre).norm(dim=-1)
+        off_centre = self.gamma * to_centre / _largest_in_image(to_centre, inputs)
+        near = _squared_distances(inputs.grid, inputs.grid).mul_(-1 / (2 * self.sigma**2)).exp_()
+        cost = features.mul_((self.alpha / farthest)[:, :, None]).sub_(near, alpha=self.beta)
+        return cost.add_((self.beta + off_centre)[:, :, None])
 
 
-def _squared_distances(sources: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-    """(B, M, M) squared L2 distances of two (B, M, D) sets, in float32 whatever the model computes in."""
+def _around_their_middle(sources: Tensor, targets: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Two (B, M, D) sets in float32, moved together: distances stay, and small numbers cancel less."""
     sources, targets = (x.float().masked_fill(~valid[:, :, None], 0.0) for x in (sources, targets))
-    # distances do not change when both sets move together, and small numbers cancel less
     middle = targets.sum(1, keepdim=True) / valid.sum(1)[:, None, None].clamp(min=1)
-    sources, targets = sources - middle, targets - middle
+    return sources - middle, targets - middle
+
+
+def _squared_distances(sources: Tensor, targets: Tensor) -> Tensor:
+    """(B, M, M) squared L2 distances of two (B, M, D) sets."""
     squares = sources.square().sum(-1)[:, :, None] + targets.square().sum(-1)[:, None, :]
-    return torch.baddbmm(squares, sources, targets.transpose(1, 2), alpha=-2).clamp(min=0)
+    return torch.baddbmm(squares, sources, targets.transpose(1, 2), alpha=-2).clamp_(min=0)
 
 
-def _largest_is_one(values: Tensor, together: Tensor) -> Tensor:
-    """`values` (B, M, M) divided by their maximum in each image; an image whose values are all 0 stays 0."""
-    rows = values.masked_fill(~together, 0.0).amax(2)
-    largest = (rows[:, :, None] * together).amax(1)
-    # the maximum over an image is the same for each of its columns, so one row of maxima serves every source
-    return values / largest[:, None, :].clamp(min=torch.finfo(values.dtype).tiny)
+def _largest_in_image(values: Tensor, inputs: RankingInputs) -> Tensor:
+    """The largest of `values` (B, M), none below 0, in each token's image: (B, M), a little above 0."""
+    if inputs.image is None:
+        raise ValueError("the TopV ranker needs RankingInputs.image")
+    image = inputs.image.masked_fill(~inputs.valid, 0)
+    images = values.new_zeros(len(values), max(inputs.visual_tokens))
+    images.scatter_reduce_(1, image, values.masked_fill(~inputs.valid, 0.0), "amax")
+    return images.gather(1, image).clamp_(min=torch.finfo(values.dtype).tiny)
 
 
-def importance(cost: Tensor, together: Tensor, epsilon: float, rho: float, iterations: int) -> Tensor:
-    """Row sums (B, M) of the plan of unbalanced Sinkhorn on `cost` (B, M, M), in log space.
+def importance(kernel: Tensor, valid: Tensor, relaxation: float, iterations: int) -> Tensor:
+    """Row sums (B, M) of the plan of unbalanced Sinkhorn on `kernel` = -C / epsilon (B, M, M), in log space.
 
     Minimises <C, P> + epsilon KL(P) + rho KL(P 1 | mu) with P^T 1 = mu, mu uniform over the sample's tokens:
-    u = (mu / K v)^(rho / (rho + epsilon)) and v = mu / K^T u, starting at v = 1 and ending with v.
+    u = (mu / K v)^relaxation, rho / (rho + epsilon), and v = mu / K^T u, starting at v = 1 and ending with v.
     At rho = 0 the row sums are those of mu_j softmax_i(-C_ij / epsilon).
     """
-    valid = together.any(2)
-    kernel = (-cost / epsilon).masked_fill(~together, float("-inf"))
-    # a padding row or column would be -inf throughout, and its logarithm of a sum not a number
     log_mu = -valid.sum(1, keepdim=True).clamp(min=1).log().float().expand(valid.shape)
-    relaxation = rho / (rho + epsilon)
     columns = torch.zeros_like(log_mu)
     for _ in range(iterations):
         rows = relaxation * (log_mu - _log_sum(kernel + columns[:, None, :], 2, valid))
         columns = log_mu - _log_sum(kernel + rows[:, :, None], 1, valid)
-    return (kernel + rows[:, :, None] + columns[:, None, :]).exp().sum(2)
+    return (rows + _log_sum(kernel + columns[:, None, :], 2, valid)).exp()
 
 
 def _log_sum(terms: Tensor, dim: int, valid: Tensor) -> Tensor:
+    # padding would be -inf throughout, and the logarithm of its sum not a number
     return terms.logsumexp(dim).masked_fill(~valid, 0.0)

@@ -19,8 +19,9 @@ class UniformRanker(Ranker):
         """All alike (B, M): the choice is made by place, in `keep`."""
         return torch.zeros(inputs.valid.shape, dtype=torch.float32, device=inputs.valid.device)
 
-    def keep(self, scores: Tensor, valid: Tensor, counts: Tensor) -> Tensor:  # noqa: ARG002
-        """A stride over the valid places, whatever `scores` holds."""
+    def keep(self, inputs: RankingInputs, counts: Tensor) -> Tensor:
+        """A stride over the valid places."""
+        valid = inputs.valid
         places = valid.long().cumsum(1)
         total, wanted = valid.sum(1, keepdim=True).clamp(min=1), counts[:, None]
         # how many of the chosen numbers lie below a place: ceil((2 k place - n) / (2 n)), in whole numbers

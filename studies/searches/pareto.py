@@ -17,7 +17,7 @@ from optuna.trial import BaseTrial
 from pydantic import Field
 
 from pruners.pruning import Pruning
-from pruners.rankers import AnyRanker, parse_ranker
+from pruners.rankers import RANKERS, AnyRanker, parse_ranker
 from pruners.schedules import VTW, FastV, PSigmoid, PyramidDrop, Schedule
 from pruners.schedules.p_sigmoid import solve_budget
 from studies.context import Context, Dimensions, SearchSpace
@@ -26,7 +26,8 @@ from studies.searches.base import SampledOptions, Search, with_rates
 from studies.searches.budgets import floor_ratio, largest
 from studies.searches.topv import equal_weights, suggest_topv
 
-RankerName = Literal["instruction", "last", "all", "topv"]
+#: whose attention counts, or a ranker that needs none
+RankerName = Literal["instruction", "last", "all", "topv", "divprune", "knorm", "dart"]
 #: What a stage keeps of the one before it at steepness 1 is 1 minus this.
 STEEPEST_STAGE = 0.9
 STAGES = 3
@@ -85,7 +86,7 @@ class ParetoSearch(Search[ParetoOptions]):
         name = trial.suggest_categorical("ranker", self.options.rankers)
         if name == "topv":
             return suggest_topv(trial, grid, self.options.epsilon)
-        return parse_ranker(f"attention:queries={name}")
+        return parse_ranker(name if name in RANKERS else f"attention:queries={name}")
 
     def _published(self, context: Context, shapes: "Shapes") -> Iterator[Mapping[str, Any]]:
         """Parameters that give the published schedules, each with the ranker nearest to its own."""
