@@ -1,0 +1,183 @@
+"""One contract for every architecture and ranker: what a pruned model computes, and what it leaves alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from masked_forward import masked_forward
+from model_state import same, state_of
+from torch import Tensor
+from zoo import ARCHITECTURES, LAYERS, ONE, START, answered, batch, model_for, single
+
+from pruners import Pruning, pruned
+from pruners.families import describe
+from pruners.pruning import KeepSchedule
+from pruners.rankers import AttentionRanker, parse_ranker
+from pruners.trace import Trace
+
+RANKERS = ("attention:queries=last", "attention:queries=instruction", "topv", "random")
+MORE_RANKERS = (*RANKERS, "attention:queries=all", "attention:queries=last,score_layer=next", "uniform")
+RATES = (1, 1, 0.75, 0.5, 0.5, 0.2)
+STEPS = 4
+#: a cut whose last chosen score is nearer than this to the first one left may fall either way
+GAP = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def pruning_for(name: str, ranker: str, rates: tuple[float, ...] = RATES) -> Pruning:
+    """Rates that leave the layers alone into which the model injects visual features."""
+    whole = describe(model_for(name)).traits.first_prunable
+    rates = tuple(1 if layer < whole else rate for layer, rate in enumerate(rates))
+    return Pruning(ranker=parse_ranker(ranker), schedule=KeepSchedule(keep_rates=rates))
+
+
+def inputs_for(name: str) -> dict[str, dict[str, Tensor]]:
+    mixed = ARCHITECTURES[name].mixed
+    return {"one": batch(name, ONE), "left": batch(name, mixed), "right": batch(name, mixed, "right")}
+
+
+def kept_lists(trace: Trace) -> list[list[list[int]]]:
+    return [[places.tolist() for places in layer] for layer in trace.kept]
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def run(name: str, cut: Pruning, inputs: dict[str, Tensor]) -> tuple[Tensor, Trace]:
+    model = model_for(name)
+    with pruned(model, cut) as handle:
+        return model(**inputs).logits, handle.trace
+
+
+@pytest.mark.parametrize("ranker", MORE_RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_equal_the_masked_unpruned_model(name: str, ranker: str) -> None:
+    cut = pruning_for(name, ranker)
+    for inputs in inputs_for(name).values():
+        logits, trace = run(name, cut, inputs)
+        expected = masked_forward(model_for(name), inputs, kept_lists(trace)).logits
+        assert logits.shape[1] == max(len(places) for places in trace.kept[-1])
+        for sample, places in enumerate(trace.kept[-1]):
+            assert_near(logits[sample, trace.rows(sample, places)], expected[sample, places])
+
+
+@pytest.mark.parametrize("ranker", RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_counts_are_exact_and_text_stays(name: str, ranker: str) -> None:
+    cut = pruning_for(name, ranker)
+    for inputs in inputs_for(name).values():
+        _, trace = run(name, cut, inputs)
+        for sample, (ids, mask) in enumerate(
+            zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        ):
+            visual = mask & (ids == ARCHITECTURES[name].placeholder)
+            text = set((mask & ~visual).nonzero()[:, 0].tolist())
+            counts = cut.schedule.counts(int(visual.sum()))
+            for layer, count in enumerate(counts):
+                places = trace.kept[layer][sample].tolist()
+                assert places == sorted(places)
+                assert text <= set(places)
+                assert int(visual[places].sum()) == count == len(places) - len(text)
+
+
+@pytest.mark.parametrize("ranker", ["attention:queries=last", "attention:queries=instruction"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_kept_tokens_have_the_highest_scores_of_an_eager_run(name: str, ranker: str) -> None:
+    model, cut, clear = model_for(name), pruning_for(name, ranker), 0
+    for inputs in inputs_for(name).values():
+        _, trace = run(name, cut, inputs)
+        kept = kept_lists(trace)
+        for layer in range(1, LAYERS):
+            whole = masked_forward(model, inputs, kept[:layer] + [kept[layer - 1]] * (LAYERS - layer))
+            for sample, ids in enumerate(inputs["input_ids"]):
+                visual = (ids == ARCHITECTURES[name].placeholder).tolist()
+                before, after = ([place for place in kept[at][sample] if visual[place]] for at in (layer - 1, layer))
+                if not 0 < len(after) < len(before):
+                    continue
+                scores = received(cut.ranker, whole.attention[layer - 1][sample], whole.allowed[layer - 1][sample], before, kept[0][sample])
+                left = [scores[place] for place in before if place not in after]
+                assert min(scores[place] for place in after) >= max(left) - GAP
+                clear += min(scores[place] for place in after) > max(left) + GAP
+    assert clear >= 3
+
+
+def received(ranker: Any, attention: Tensor, allowed: Tensor, visual: list[int], row: list[int]) -> dict[int, float]:
+    """Mean attention (T, T) that visual tokens receive from the voters that may see them."""
+    assert isinstance(ranker, AttentionRanker)
+    after = [place for place in row if place > visual[-1]] if ranker.queries == "instruction" else row[-1:]
+    voters = torch.tensor(after or row[-1:])
+    seen = allowed[voters][:, visual].sum(0).clamp(min=1)
+    return dict(zip(visual, (attention[voters][:, visual].sum(0) / seen).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("ranker", RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_keeping_all_changes_no_bit(name: str, ranker: str) -> None:
+    model, cut = model_for(name), pruning_for(name, ranker, (1,) * LAYERS)
+    for inputs in inputs_for(name).values():
+        logits, _ = run(name, cut, inputs)
+        assert torch.equal(logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("ranker", RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_padded_batch_equals_its_samples(name: str, ranker: str, side: str) -> None:
+    model, cut, questions = model_for(name), pruning_for(name, ranker), ARCHITECTURES[name].mixed
+    inputs = batch(name, questions, side)
+    logits, trace = run(name, cut, inputs)
+    for sample, question in enumerate(questions):
+        alone = single(name, questions, sample)
+        start = int(inputs["attention_mask"][sample].argmax())
+        found = logits[sample, trace.rows(sample, trace.kept[-1][sample])]
+        if not question.images:
+            assert_near(found, model(**alone).logits[0] if name != "instructblip" else found)
+            continue
+        expected, apart = run(name, cut, alone)
+        for together, own in zip(trace.kept, apart.kept, strict=True):
+            assert torch.equal(together[sample], own[0] + start)
+        assert_near(found, expected[0])
+
+
+@pytest.mark.parametrize("ranker", RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_generate_equals_recomputation_without_a_cache(name: str, ranker: str) -> None:
+    model, cut = model_for(name), pruning_for(name, ranker)
+    for inputs in (batch(name, ONE), batch(name, ARCHITECTURES[name].mixed)):
+        width = inputs["input_ids"].shape[1]
+        with pruned(model, cut) as handle:
+            generated = model.generate(
+                **inputs, max_new_tokens=STEPS, do_sample=False, suppress_tokens=list(range(60, 64))
+            )
+        answers = generated[:, -STEPS:]
+        places = [[[*own, *range(width, width + STEPS)] for own in layer] for layer in kept_lists(handle.trace)]
+        expected = masked_forward(model, answered(name, inputs, answers), places, prompt=width).logits
+        assert torch.equal(answers, expected[:, width - 1 : -1, :60].argmax(-1))
+
+
+@pytest.mark.parametrize("ranker", RANKERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_nothing_is_left_behind(name: str, ranker: str) -> None:
+    model, inputs = model_for(name), batch(name, ONE)
+    unpruned = model(**inputs).logits
+    before = state_of(model)
+    with pruned(model, pruning_for(name, ranker)):
+        model(**inputs)
+    assert same(before, state_of(model))
+    stumbles = model.get_decoder().layers[3].register_forward_pre_hook(_stumble)
+    with pytest.raises(KeyError, match="amid"), pruned(model, pruning_for(name, ranker)):
+        model(**inputs)
+    stumbles.remove()
+    assert same(before, state_of(model))
+    assert torch.equal(model(**inputs).logits, unpruned)
+
+
+def _stumble(*_: Any) -> None:
+    raise KeyError("amid a forward")
