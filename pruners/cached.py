@@ -62,7 +62,7 @@ class Record:
         reached = entries.last(reach)
         if self.right_padded and reached is not entries:
             raise UnsupportedCallError(
-                f"a cache with a window of {reach} tokens holds on to padding on the right instead of tokens: "
+                f"a cache layer that lets go of all but {reach} tokens keeps padding on the right instead: "
                 "pad on the left"
             )
         return reached

@@ -93,14 +93,14 @@ def traits(config: Any) -> Traits:
 def describe(model: nn.Module) -> Family:
     """Find the decoder of a transformers model; `UnsupportedModelError` where the structure is another."""
     name = type(model).__name__
-    known = traits(model.config) if hasattr(model, "config") else None
+    missing = f"{name} has no get_decoder().layers: its decoder layers cannot be found"
     find: Any = getattr(model, "get_decoder", None)
-    decoder = find() if find is not None else None
+    if find is None:
+        raise UnsupportedModelError(missing)
+    known, decoder = traits(model.config), find()
     layers = getattr(decoder, "layers", None)
     if not isinstance(decoder, nn.Module) or not isinstance(layers, nn.ModuleList) or not len(layers):
-        raise UnsupportedModelError(f"{name} has no get_decoder().layers: its decoder layers cannot be found")
-    if known is None:
-        raise UnsupportedModelError(f"{name} has no config, which tells its visual tokens")
+        raise UnsupportedModelError(missing)
     text_config: Any = decoder.config
     inner: Any = ROWS.get(model.config.model_type, Row()).entry
     embed: Any = getattr(model, "get_input_embeddings", None)
@@ -123,10 +123,13 @@ def _windows(name: str, text_config: Any, layers: int) -> tuple[int | None, ...]
     others = sorted(set(kinds) - {"full_attention", "sliding_attention"})
     if others:
         raise UnsupportedModelError(
-            f"{name} has decoder layers with {', '.join(others)}: only full and sliding attention can be pruned"
+            f"{name} has decoder layers with {', '.join(others)}: only full and sliding attention can be "
+            "pruned"
         )
     if getattr(text_config, "num_kv_shared_layers", 0):
-        raise UnsupportedModelError(f"{name} has decoder layers that share their keys, which cannot be pruned")
+        raise UnsupportedModelError(
+            f"{name} has decoder layers that share their keys, which cannot be pruned"
+        )
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 

@@ -114,8 +114,10 @@ class Handle:
         visual = visual_mask(ids, self.family.traits.visual_token_ids)
         if not brings_features(arguments) or not visual.any():
             new = None if past is None else read_continuation(model, arguments, ids, past)
-            return None if new is None or past is None else Continuation(
-                past, cache, new, form, self.family.windows
+            return (
+                None
+                if new is None or past is None
+                else Continuation(past, cache, new, form, self.family.windows)
             )
         prompt_lengths, self.prompt_lengths = self.prompt_lengths, None
         self._refuse_growth(ids, cache, prompt_lengths)

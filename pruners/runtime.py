@@ -48,8 +48,8 @@ def _check_fit(pruning: Pruning, family: Family) -> None:
     injected = family.traits.injected_layers
     if any(rate < 1 for rate in rates[:injected]):
         raise ProfileError(
-            f"schedule.keep_rates prunes one of the first {injected} layers, after which this model adds visual "
-            f"features by their unpruned places: keep 1 in layers 0 to {injected - 1}"
+            f"schedule.keep_rates prunes one of the first {injected} layers, after which this model adds "
+            f"visual features by their unpruned places: keep 1 in layers 0 to {injected - 1}"
         )
     if family.traits.axial_positions and pruning.schedule.position_ids == "renumber":
         raise ProfileError(

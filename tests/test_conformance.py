@@ -8,7 +8,7 @@ import torch
 from masked_forward import masked_forward
 from model_state import same, state_of
 from torch import Tensor
-from zoo import ARCHITECTURES, LAYERS, ONE, START, answered, batch, model_for, single
+from zoo import ARCHITECTURES, LAYERS, ONE, answered, batch, model_for, single
 
 from pruners import Pruning, pruned
 from pruners.families import describe
@@ -98,17 +98,27 @@ def test_the_kept_tokens_have_the_highest_scores_of_an_eager_run(name: str, rank
             whole = masked_forward(model, inputs, kept[:layer] + [kept[layer - 1]] * (LAYERS - layer))
             for sample, ids in enumerate(inputs["input_ids"]):
                 visual = (ids == ARCHITECTURES[name].placeholder).tolist()
-                before, after = ([place for place in kept[at][sample] if visual[place]] for at in (layer - 1, layer))
+                before, after = (
+                    [place for place in kept[at][sample] if visual[place]] for at in (layer - 1, layer)
+                )
                 if not 0 < len(after) < len(before):
                     continue
-                scores = received(cut.ranker, whole.attention[layer - 1][sample], whole.allowed[layer - 1][sample], before, kept[0][sample])
+                scores = received(
+                    cut.ranker,
+                    whole.attention[layer - 1][sample],
+                    whole.allowed[layer - 1][sample],
+                    before,
+                    kept[0][sample],
+                )
                 left = [scores[place] for place in before if place not in after]
                 assert min(scores[place] for place in after) >= max(left) - GAP
                 clear += min(scores[place] for place in after) > max(left) + GAP
     assert clear >= 3
 
 
-def received(ranker: Any, attention: Tensor, allowed: Tensor, visual: list[int], row: list[int]) -> dict[int, float]:
+def received(
+    ranker: Any, attention: Tensor, allowed: Tensor, visual: list[int], row: list[int]
+) -> dict[int, float]:
     """Mean attention (T, T) that visual tokens receive from the voters that may see them."""
     assert isinstance(ranker, AttentionRanker)
     after = [place for place in row if place > visual[-1]] if ranker.queries == "instruction" else row[-1:]
@@ -130,18 +140,19 @@ def test_keeping_all_changes_no_bit(name: str, ranker: str) -> None:
 @pytest.mark.parametrize("ranker", RANKERS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_padded_batch_equals_its_samples(name: str, ranker: str, side: str) -> None:
-    model, cut, questions = model_for(name), pruning_for(name, ranker), ARCHITECTURES[name].mixed
+    kind, cut = ARCHITECTURES[name], pruning_for(name, ranker)
+    questions = kind.mixed
     inputs = batch(name, questions, side)
     logits, trace = run(name, cut, inputs)
     for sample, question in enumerate(questions):
         alone = single(name, questions, sample)
         start = int(inputs["attention_mask"][sample].argmax())
         found = logits[sample, trace.rows(sample, trace.kept[-1][sample])]
-        if not question.images:
-            assert_near(found, model(**alone).logits[0] if name != "instructblip" else found)
+        if not question.images and kind.needs_images:
             continue
         expected, apart = run(name, cut, alone)
-        for together, own in zip(trace.kept, apart.kept, strict=True):
+        # a call of text alone is not traced
+        for together, own in zip(trace.kept, apart.kept, strict=bool(question.images)):
             assert torch.equal(together[sample], own[0] + start)
         assert_near(found, expected[0])
 
@@ -157,7 +168,9 @@ def test_generate_equals_recomputation_without_a_cache(name: str, ranker: str) -
                 **inputs, max_new_tokens=STEPS, do_sample=False, suppress_tokens=list(range(60, 64))
             )
         answers = generated[:, -STEPS:]
-        places = [[[*own, *range(width, width + STEPS)] for own in layer] for layer in kept_lists(handle.trace)]
+        places = [
+            [[*own, *range(width, width + STEPS)] for own in layer] for layer in kept_lists(handle.trace)
+        ]
         expected = masked_forward(model, answered(name, inputs, answers), places, prompt=width).logits
         assert torch.equal(answers, expected[:, width - 1 : -1, :60].argmax(-1))
 

@@ -51,6 +51,8 @@ class Architecture:
     #: ids around every image
     around: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     mixed: tuple[Question, ...] = MIXED
+    #: cannot be called with text alone
+    needs_images: bool = False
 
 
 def feature_count(model: Any, tensors: Tensors) -> int:
@@ -572,7 +574,9 @@ def a_dozen(_model: Any, _tensors: Tensors) -> int:
     return 12
 
 
-def architecture(build: Callable[[], Any], image: Any, tokens: Any = feature_count, **options: Any) -> Architecture:
+def architecture(
+    build: Callable[[], Any], image: Any, tokens: Any = feature_count, **options: Any
+) -> Architecture:
     return Architecture(build=build, image=image, tokens=tokens, **options)
 
 
@@ -590,7 +594,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llava-onevision-video": architecture(llava_onevision, frames(16, 4), placeholder=VIDEO),
     "llava-next-video": architecture(llava_next_video, frames(32, 3), placeholder=VIDEO),
     "video-llava": architecture(video_llava, frames(16, 3), placeholder=VIDEO),
-    "instructblip": architecture(instructblip, asked, a_dozen, mixed=SINGLE),
+    "instructblip": architecture(instructblip, asked, a_dozen, mixed=SINGLE, needs_images=True),
     "internvl-qwen2": architecture(internvl_qwen2, pixels(64)),
     "internvl-llama": architecture(internvl_llama, pixels(64)),
     "qwen2-vl": architecture(qwen2_vl, patches(), **QWEN, **TYPES),
@@ -602,7 +606,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3-vl-moe": architecture(qwen3_vl_moe, patches(), **QWEN, **TYPES),
     "idefics3": architecture(idefics3, stack(32), stacked=True),
     "smolvlm": architecture(smolvlm, stack(64), stacked=True),
-    "gemma3": architecture(gemma3, pixels(32), token_types=("token_type_ids", 1, 0), around=((START,), (END,))),
+    "gemma3": architecture(
+        gemma3, pixels(32), token_types=("token_type_ids", 1, 0), around=((START,), (END,))
+    ),
     "mistral3": architecture(mistral3, sized),
     "paligemma": architecture(paligemma, pixels(32), token_types=("token_type_ids", 0, 1)),
     "fast-vlm": architecture(fast_vlm, pixels(32)),
