@@ -146,6 +146,11 @@ def _patches(config: Any, merged: float = 1) -> Grid:
     return int(height // rows // merged), int(width // columns // merged)
 
 
+def _square(tokens: int) -> Grid:
+    side = math.isqrt(tokens)
+    return side, side
+
+
 _CROSS = "cross-attention layers read its images, and no visual token is in the decoder's sequence"
 _ENCODED = "its text model is an encoder-decoder, whose decoder does not hold the visual tokens"
 _LAYERED = "its decoder layers take inputs of their own for every token, and share their keys"
@@ -154,7 +159,7 @@ _REMOTE = "its remote code does not call attention as transformers does: take th
 ROWS: dict[str, Row] = {
     "aya_vision": Row(grid=lambda config: _patches(config, config.downsample_factor)),
     "blip-2": Row(entry="language_model"),
-    "gemma3": Row(grid=lambda config: (math.isqrt(config.mm_tokens_per_image),) * 2),
+    "gemma3": Row(grid=lambda config: _square(config.mm_tokens_per_image)),
     "gemma3n": Row(refused=_LAYERED),
     "idefics": Row(refused=_CROSS),
     "idefics3": Row(grid=lambda config: _patches(config, config.scale_factor)),

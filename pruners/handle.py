@@ -133,12 +133,14 @@ class Handle:
             return None
         embeds = arguments.get("inputs_embeds")
         tokens = arguments["input_ids"] if embeds is None else embeds
-        first = past.total + self.family.traits.first_position
-        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)[None]
         if self.family.traits.axial_positions:
-            # an image takes fewer positions than tokens, the same on every axis for the text behind it
-            positions = positions + self.family.entry.model.rope_deltas.to(positions.device)
-        return args, kwargs | {"position_ids": positions}
+            raise UnsupportedCallError(
+                "a cache whose layer 0 was pruned does not tell where positions of several axes go on: give "
+                "position_ids, as generate does"
+            )
+        first = past.total + self.family.traits.first_position
+        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+        return args, kwargs | {"position_ids": positions[None]}
 
     def _enter(self, number: int, _layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """Before a decoder layer."""
