@@ -8,7 +8,7 @@ import torch
 from masked_forward import masked_forward
 from model_state import same, state_of
 from torch import Tensor
-from zoo import ARCHITECTURES, LAYERS, ONE, answered, batch, model_for, single
+from zoo import ARCHITECTURES, IMAGE, LAYERS, ONE, VOCABULARY, answered, batch, model_for, single
 
 from pruners import Pruning, pruned
 from pruners.families import describe
@@ -20,6 +20,8 @@ RANKERS = ("attention:queries=last", "attention:queries=instruction", "topv", "r
 MORE_RANKERS = (*RANKERS, "attention:queries=all", "attention:queries=last,score_layer=next", "uniform")
 RATES = (1, 1, 0.75, 0.5, 0.5, 0.2)
 STEPS = 4
+#: models that count positions, windows or directions in ways of their own
+OWN_WAYS = ("llava-llama", "llava-mistral", "llava-qwen2", "gemma3", "paligemma", "qwen2-vl", "glm4v")
 #: a cut whose last chosen score is nearer than this to the first one left may fall either way
 GAP = 1e-6
 
@@ -154,19 +156,41 @@ def test_a_padded_batch_equals_its_samples(name: str, ranker: str, side: str) ->
 @pytest.mark.parametrize("ranker", RANKERS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_generate_equals_recomputation_without_a_cache(name: str, ranker: str) -> None:
-    model, cut = model_for(name), pruning_for(name, ranker)
     for inputs in (batch(name, ONE), batch(name, ARCHITECTURES[name].mixed)):
-        width = inputs["input_ids"].shape[1]
-        with pruned(model, cut) as handle:
-            generated = model.generate(
-                **inputs, max_new_tokens=STEPS, do_sample=False, suppress_tokens=list(range(60, 64))
-            )
-        answers = generated[:, -STEPS:]
-        places = [
-            [[*own, *range(width, width + STEPS)] for own in layer] for layer in kept_lists(handle.trace)
-        ]
-        expected = masked_forward(model, answered(name, inputs, answers), places, prompt=width).logits
-        assert torch.equal(answers, expected[:, width - 1 : -1, :60].argmax(-1))
+        assert_generates(name, pruning_for(name, ranker), inputs)
+
+
+@pytest.mark.parametrize("name", OWN_WAYS)
+def test_generate_goes_on_behind_a_pruned_layer_0(name: str) -> None:
+    cut = Pruning(ranker=parse_ranker("random"), schedule=KeepSchedule(keep_rates=(0.75, *RATES[2:], 0)))
+    assert_generates(name, cut, batch(name, ARCHITECTURES[name].mixed))
+
+
+def assert_generates(name: str, cut: Pruning, inputs: dict[str, Tensor]) -> None:
+    """Every generated token is the best one of an unpruned, masked forward over the whole row."""
+    model, width = model_for(name), inputs["input_ids"].shape[1]
+    options = {"max_new_tokens": STEPS, "do_sample": False, "suppress_tokens": list(range(IMAGE, VOCABULARY))}
+    with pruned(model, cut) as handle:
+        answers = model.generate(**inputs, **options)[:, -STEPS:]
+    longer, places = answered(name, inputs, answers), with_answers(handle.trace, width, STEPS)
+    expected = masked_forward(model, longer, places, prompt=width).logits[:, width - 1 : -1]
+    assert torch.equal(answers, expected[:, :, :IMAGE].argmax(-1))
+
+
+def with_answers(trace: Trace, width: int, count: int) -> list[list[list[int]]]:
+    """The kept places, and those of `count` tokens behind a row of `width`, which every layer keeps."""
+    return [[[*row, *range(width, width + count)] for row in layer] for layer in kept_lists(trace)]
+
+
+@pytest.mark.parametrize("name", OWN_WAYS)
+def test_a_turn_of_text_goes_on_with_a_pruned_cache(name: str) -> None:
+    model, inputs, more = model_for(name), batch(name, ONE), torch.tensor([[7, 9, 11, 13, 17]])
+    width = inputs["input_ids"].shape[1]
+    with pruned(model, pruning_for(name, "attention:queries=last")) as handle:
+        cache = model(**inputs).past_key_values
+        logits = model(input_ids=more, past_key_values=cache).logits
+    longer, places = answered(name, inputs, more), with_answers(handle.trace, width, 5)
+    assert_near(logits, masked_forward(model, longer, places, prompt=width).logits[:, width:])
 
 
 @pytest.mark.parametrize("ranker", RANKERS)
