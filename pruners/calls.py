@@ -11,18 +11,21 @@ from torch import Tensor, nn
 
 from pruners.cached import Record
 from pruners.errors import UnsupportedCallError
-from pruners.refusals import refuse_arguments, refuse_packing, refuse_positions
+from pruners.refusals import refuse_arguments, refuse_packing, refuse_positions, refuse_two_way
 
-#: tensors that belong to a call of text alone
+#: tensors that a call of text alone may have too
 _TEXT = {
     "attention_mask",
     "cache_position",
+    "image_grid_thw",
+    "image_sizes",
     "input_ids",
     "labels",
     "logits_to_keep",
     "mm_token_type_ids",
     "position_ids",
     "token_type_ids",
+    "video_grid_thw",
 }
 
 
@@ -114,6 +117,7 @@ def read_prefill(
     if past is not None:
         refuse_positions(arguments, past)
         start = past.total
+    refuse_two_way(arguments, start)
     call = _call(ids, visual, _padding_mask(arguments, start, ids), prompt_lengths)
     if past is not None and bool((past.ends_visual & call.begins_visual()).any()):
         raise UnsupportedCallError(

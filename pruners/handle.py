@@ -42,7 +42,7 @@ class Handle:
         self.prompt_lengths: Tensor | None = None
         #: (B, T) ids of a prefill made with `inputs_embeds`. Set it before; it serves that one alone
         self.input_ids: Tensor | None = None
-        self._signature = inspect.signature(model.forward)
+        self._signature = inspect.signature(family.entry.forward)
         self._call: Prefill | Continuation | None = None
         #: the thread whose call runs
         self._thread: int | None = None
@@ -55,7 +55,7 @@ class Handle:
             if self._ranks_features
             else []
         )
-        self._hooks = self._hook(model, mlps)
+        self._hooks = self._hook(mlps)
         _attached[family.decoder] = self
 
     def detach(self) -> None:
@@ -70,16 +70,23 @@ class Handle:
     def _ranks_features(self) -> bool:
         return self.pruning.ranker.signal == "features"
 
-    def _hook(self, model: nn.Module, mlps: list[nn.Module]) -> list[RemovableHandle]:
+    def _hook(self, mlps: list[nn.Module]) -> list[RemovableHandle]:
         hooks = [
-            model.register_forward_pre_hook(self._begin, with_kwargs=True),
-            model.register_forward_hook(self._end, always_call=True),
+            self.family.entry.register_forward_pre_hook(self._begin, with_kwargs=True),
+            self.family.entry.register_forward_hook(self._end, always_call=True),
         ]
+        if self.family.embedding is not None:
+            hooks.append(self.family.embedding.register_forward_pre_hook(self._see_ids))
         for number, layer in enumerate(self.family.layers):
             hooks.append(layer.register_forward_pre_hook(partial(self._enter, number), with_kwargs=True))
         for number, mlp in enumerate(mlps):
             hooks.append(mlp.register_forward_pre_hook(partial(self._see_mlp, number)))
         return hooks
+
+    def _see_ids(self, _embedding: nn.Module, args: Any) -> None:
+        """Before ids are embedded: keep them for the call that brings them as `inputs_embeds`."""
+        if self._thread is None:
+            self.input_ids = args[0]
 
     def _begin(
         self, model: nn.Module, args: Any, kwargs: dict[str, Any]
@@ -107,7 +114,11 @@ class Handle:
         visual = visual_mask(ids, self.family.traits.visual_token_ids)
         if not brings_features(arguments) or not visual.any():
             new = None if past is None else read_continuation(model, arguments, ids, past)
-            return None if new is None or past is None else Continuation(past, cache, new, form)
+            return (
+                None
+                if new is None or past is None
+                else Continuation(past, cache, new, form, self.family.windows)
+            )
         prompt_lengths, self.prompt_lengths = self.prompt_lengths, None
         self._refuse_growth(ids, cache, prompt_lengths)
         call = read_prefill(model, arguments, ids, visual, past, prompt_lengths)
@@ -122,7 +133,13 @@ class Handle:
             return None
         embeds = arguments.get("inputs_embeds")
         tokens = arguments["input_ids"] if embeds is None else embeds
-        positions = torch.arange(past.total, past.total + tokens.shape[1], device=tokens.device)
+        if self.family.traits.axial_positions:
+            raise UnsupportedCallError(
+                "a cache whose layer 0 was pruned does not tell where positions of several axes go on: give "
+                "position_ids, as generate does"
+            )
+        first = past.total + self.family.traits.first_position
+        positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         return args, kwargs | {"position_ids": positions[None]}
 
     def _enter(self, number: int, _layer: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:

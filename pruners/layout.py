@@ -49,6 +49,13 @@ class Entries:
             self.full and other.full,
         )
 
+    def last(self, count: int | None) -> "Entries":
+        """The last `count` entries; None stands for all."""
+        width = self.columns.shape[1]
+        if count is None or width <= count:
+            return self
+        return Entries(self.columns[:, width - count :], self.valid[:, width - count :], False, self.full)
+
     @staticmethod
     def of(valid: Tensor, start: int, full: bool) -> "Entries":
         """Unpruned tokens from position `start` on."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pruners.errors import UnsupportedModelError
+from pruners.errors import UnsupportedCallError, UnsupportedModelError
 from pruners.layout import Entries, gather_tokens
 
 #: Form of an attention mask: (B, 1, Q, K) bool, the same in floats to be added, or (B, K) for FlashAttention.
@@ -35,11 +35,19 @@ class Narrowing:
     """One set of tokens and keys. Layers that share it share the narrowed tensors."""
 
     def __init__(
-        self, rows: Tensor, start: int, keys: Entries, form: MaskForm, positions: Tensor | None
+        self,
+        rows: Tensor,
+        start: int,
+        keys: Entries,
+        form: MaskForm,
+        window: int | None,
+        positions: Tensor | None,
     ) -> None:
         #: (B, Q): the tokens' places in the call's unpruned row, which begins behind `start` earlier tokens
         self.rows, self.start = rows, start
         self.keys, self.form = keys, form
+        #: a token sees this many unpruned positions, its own included; None sees all before it
+        self.window = window
         #: (B, Q): the places whose position ids the tokens take; None leaves the position arguments alone
         self.positions = positions
         self._done: dict[tuple[str, int], tuple[Any, Any]] = {}
@@ -72,10 +80,16 @@ class Narrowing:
 
     def _mask(self, mask: Tensor | None, width: int, dtype: torch.dtype) -> Tensor | None:
         """The model's own mask gathered where it speaks of the unpruned row, else a causal one of our own."""
-        if self.keys.full and self.rows.shape[1] == 1:
+        beyond = self.window is not None and width > self.window
+        if self.keys.full and self.rows.shape[1] == 1 and not beyond:
             # one token, the last, sees all there is
             return None
         if self.form == "flat":
+            if beyond:
+                raise UnsupportedCallError(
+                    f"FlashAttention counts its window of {self.window} tokens in what pruning leaves of "
+                    f"{width}: load the model with sdpa"
+                )
             # never None: without a mask FlashAttention takes positions with gaps for packed sequences
             return self.keys.valid
         if mask is None or mask.shape[-1] != width:
@@ -88,8 +102,10 @@ class Narrowing:
         """None where the implementation's own causal rule is right: nothing before the call, no padding."""
         if self.keys.full and self.form == "bool" and self.start == 0:
             return None
-        seen = self.keys.columns[:, None, None, :] <= (self.rows + self.start)[:, None, :, None]
-        allowed = seen & self.keys.valid[:, None, None, :]
+        columns, own = self.keys.columns[:, None, None, :], (self.rows + self.start)[:, None, :, None]
+        allowed = (columns <= own) & self.keys.valid[:, None, None, :]
+        if self.window is not None:
+            allowed &= columns > own - self.window
         if self.form == "bool":
             return allowed
         return _forbid(torch.zeros(allowed.shape, dtype=dtype, device=allowed.device), allowed)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruners.cached import Record
+from pruners.cached import Record, reach
 from pruners.calls import Call
 from pruners.families import Family
 from pruners.layout import Entries, Stage, compact, gather_tokens
@@ -45,7 +45,8 @@ class Prefill:
         self.cache: Any = None
         self._stage = Stage.of(call.real, full=sum(call.lengths) == call.real.numel())
         self._signals = Signals(pruning.ranker, family, configs, call, self.plan)
-        self._narrowings: dict[tuple[int, int], Narrowing] = {}
+        self._windows = family.windows
+        self._narrowings: dict[tuple[int, int, int | None], Narrowing] = {}
         self._earlier: dict[int, Entries] = {}
 
     def enter(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
@@ -74,7 +75,9 @@ class Prefill:
         entries = [held[id(stage), id(self._past(layer))] for layer, stage in enumerate(self.stages)]
         earlier = self.call.seen.sum(1) if self.past is None else self.past.lengths
         total = self.call.start + self.call.tokens
-        return Record(entries, total, earlier + self.call.real.sum(1), self.call.ends_visual())
+        lengths, padded = earlier + self.call.real.sum(1), self.call.right_padded
+        padded |= self.past is not None and self.past.right_padded
+        return Record(entries, total, lengths, self.call.ends_visual(), padded)
 
     def abandon(self) -> None:
         """Leave nothing armed behind a forward that failed."""
@@ -112,10 +115,12 @@ class Prefill:
         whole = past is None or (past.whole and (self.past is None or self.past.whole))
         if stage.whole and whole:
             return kwargs
-        key = (id(stage), id(past))
+        key = (id(stage), id(past), self._windows[layer])
         if key not in self._narrowings:
-            keys, sources = self._keys(stage, past), self._position_sources(stage)
-            self._narrowings[key] = Narrowing(stage.columns, self.call.start, keys, self.form, sources)
+            keys, sources = self._keys(stage, self._reached(layer)), self._position_sources(stage)
+            self._narrowings[key] = Narrowing(
+                stage.columns, self.call.start, keys, self.form, self._windows[layer], sources
+            )
         return self._narrowings[key].apply(kwargs, self.call.tokens, hidden.dtype)
 
     def _position_sources(self, stage: Stage) -> Tensor | None:
@@ -143,6 +148,13 @@ class Prefill:
             unpruned = Entries.of(self.call.seen, 0, full=bool(self.call.seen.all()))
             self._earlier[held] = unpruned if self.past is None else self.past.entries(layer)
         return self._earlier[held]
+
+    def _reached(self, layer: int) -> Entries | None:
+        """What attention still gets of that from the cache."""
+        past, within = self._past(layer), reach(self.cache, layer) if self.call.start else None
+        if past is None or self.past is None:
+            return past if past is None else past.last(within)
+        return self.past.reached(layer, within)
 
     def _keys(self, stage: Stage, past: Entries | None) -> Entries:
         new = stage.entries(self.call.start)

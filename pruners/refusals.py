@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from pruners.cached import Record
 from pruners.errors import UnsupportedCallError
@@ -17,11 +18,22 @@ _CAPTURES = ("output_attentions", "output_hidden_states")
 
 def refuse_cache(cache: Any) -> None:
     """Only a cache whose layers may hold different numbers of tokens can be pruned."""
-    layers = getattr(cache, "layers", ())
-    if not isinstance(cache, DynamicCache) or any(getattr(layer, "is_sliding", False) for layer in layers):
+    kinds = {type(layer) for layer in getattr(cache, "layers", ())}
+    if not isinstance(cache, DynamicCache) or kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
         raise UnsupportedCallError(
-            f"a {type(cache).__name__} gives every layer the same length, or a window: call with a plain "
-            "DynamicCache (the default), or without a cache"
+            f"a {type(cache).__name__} gives every layer the same length: call with a plain DynamicCache "
+            "(the default), or without a cache"
+        )
+    if any(getattr(layer, "record_past", False) for layer in cache.layers):
+        raise UnsupportedCallError("a cache that records its past, to be cropped, cannot be pruned")
+
+
+def refuse_two_way(arguments: dict[str, Any], start: int) -> None:
+    """Image tokens that see those behind them: the model's mask for them fits no cache that was pruned."""
+    if start and arguments.get("token_type_ids") is not None:
+        raise UnsupportedCallError(
+            f"token_type_ids let image tokens see each other in both directions, after {start} tokens in the "
+            "cache: give the whole conversation in one call"
         )
 
 

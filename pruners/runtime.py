@@ -46,6 +46,16 @@ def _check_fit(pruning: Pruning, family: Family) -> None:
             f"schedule.keep_rates has {len(rates)} rates and the model {len(family.layers)} decoder layers: "
             "give one rate per layer"
         )
+    injected = family.traits.injected_layers
+    if any(rate < 1 for rate in rates[:injected]):
+        raise ProfileError(
+            f"schedule.keep_rates prunes one of the first {injected} layers, after which this model adds "
+            f"visual features by their unpruned places: keep 1 in layers 0 to {injected - 1}"
+        )
+    if family.traits.axial_positions and pruning.schedule.position_ids == "renumber":
+        raise ProfileError(
+            "schedule.position_ids 'renumber' means nothing where positions have several axes: use 'keep'"
+        )
     if 0 < rates[0] < 1 and ranker.signal not in BEFORE_ANY_LAYER:
         raise ProfileError(
             f"schedule.keep_rates prunes layer 0 to {rates[0]:g}, before which the {ranker.type} ranker has "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from cases import pruning
 from tiny_models import ONE, batch, tiny_llava
 from torch import nn
@@ -13,6 +14,8 @@ from transformers import StaticCache
 
 from pruners import attach, pruned
 from pruners.errors import ProfileError, UnsupportedCallError, UnsupportedModelError
+from pruners.layout import Entries
+from pruners.masks import Narrowing
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +139,45 @@ class TestRefusals:
     def test_attention_that_takes_other_masks(self) -> None:
         with pytest.raises(UnsupportedModelError, match="'flex_attention' cannot be pruned"):
             attach(tiny_llava(attention="flex_attention"), pruning("attention", "pdrop"))
+
+
+class TestFamilies:
+    def test_layers_before_the_last_injection(self) -> None:
+        with pytest.raises(ProfileError, match="keep 1 in layers 0 to 2"):
+            attach(zoo.model_for("qwen3-vl"), pruning("attention", "pdrop"))
+
+    def test_positions_of_several_axes_are_not_renumbered(self) -> None:
+        with pytest.raises(ProfileError, match="'renumber' means nothing"):
+            attach(zoo.model_for("qwen2-vl"), pruning("attention", "pdrop", position_ids="renumber"))
+
+    def test_positions_of_several_axes_behind_a_pruned_layer_0(self) -> None:
+        model = zoo.model_for("qwen2-vl")
+        with pruned(model, pruning("random", "from the start")):
+            cache = model(**zoo.batch("qwen2-vl", zoo.ONE)).past_key_values
+            with pytest.raises(UnsupportedCallError, match="give position_ids, as generate does"):
+                model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+
+    def test_padding_on_the_right_in_a_cache_with_a_window(self) -> None:
+        inputs = zoo.batch("llava-mistral", zoo.MIXED, "right")
+        model = zoo.model_for("llava-mistral")
+        with (
+            pruned(model, pruning("random", "pdrop")),
+            pytest.raises(UnsupportedCallError, match="pad on the left"),
+        ):
+            model.generate(**inputs, max_new_tokens=3)
+
+    @pytest.mark.parametrize("name", ["gemma3", "paligemma"])
+    def test_a_second_image_that_sees_both_ways(self, name: str) -> None:
+        model, inputs = zoo.model_for(name), zoo.batch(name, zoo.ONE)
+        longer = torch.ones(1, 2 * inputs["input_ids"].shape[1], dtype=torch.long)
+        with pruned(model, pruning("random", "pdrop")):
+            cache = model(**inputs).past_key_values
+            with pytest.raises(UnsupportedCallError, match="give the whole conversation in one call"):
+                model(**inputs | {"attention_mask": longer}, past_key_values=cache)
+
+    def test_flash_attention_counts_a_window_in_what_is_left(self) -> None:
+        rows = torch.arange(8)[None]
+        keys = Entries.of(torch.ones(1, 8, dtype=torch.bool), 0, full=True)
+        assert Narrowing(rows, 0, keys, "flat", 16, None).apply({}, 16, torch.float32)
+        with pytest.raises(UnsupportedCallError, match="window of 15 tokens in what pruning leaves of 16"):
+            Narrowing(rows, 0, keys, "flat", 15, None).apply({}, 16, torch.float32)
