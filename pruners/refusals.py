@@ -20,8 +20,8 @@ def refuse_cache(cache: Any) -> None:
     layers = getattr(cache, "layers", ())
     if not isinstance(cache, DynamicCache) or any(getattr(layer, "is_sliding", False) for layer in layers):
         raise UnsupportedCallError(
-            f"a {type(cache).__name__} gives every layer the same length, or a window: call with a plain "
-            "DynamicCache (the default), or without a cache"
+            f"a {type(cache).__name__} gives every layer the same length, a window, or values that are "
+            "quantised as they come: call with a plain DynamicCache (the default), or without a cache"
         )
 
 
@@ -43,6 +43,16 @@ def refuse_arguments(model: nn.Module, arguments: dict[str, Any]) -> None:
         raise UnsupportedCallError(
             "logits_to_keep as a tensor names rows that pruning moves: pass a number, or none and use "
             "handle.trace.rows"
+        )
+
+
+def refuse_candidates(arguments: dict[str, Any]) -> None:
+    """Assisted decoding brings guessed answer tokens with the prompt, and asks for their logits."""
+    asked = arguments.get("logits_to_keep")
+    if arguments.get("past_key_values") is not None and isinstance(asked, int) and asked > 1:
+        raise UnsupportedCallError(
+            f"logits_to_keep={asked} on a cache means that answer tokens follow the prompt, as in assisted "
+            "decoding, and those must not rank: generate without an assistant, or set handle.prompt_lengths"
         )
 
 

@@ -42,8 +42,8 @@ def bench_profile(
     name = model or profile.model.id
     profile.check_model(read_config(name))
     source = ModelSpec(id=model_location(name), dtype=dtype, attention=attention)
-    loaded, processor, _ = load(source, device=_device())
     with trial_sample(image) as sample:
+        loaded, processor, _ = load(source, device=_device())
         inputs = encode_prompts(processor, [sample] * batch_size)
     tokens = count_tokens(processor, inputs["input_ids"], inputs["attention_mask"])[0]
     inputs = inputs.to(device=loaded.device, dtype=loaded.dtype)

@@ -78,11 +78,11 @@ def _decoder(family: Family) -> dict[str, Any]:
 def _by_configuration(config: Any, family: Family) -> Prompt:
     grid = family.traits.grid
     if grid is not None:
-        tokens, grids = grid[0] * grid[1], (grid,)
+        whole = grid[0] * grid[1]
         return Prompt(
-            source="configuration", images=1, visual_tokens=tokens, text_tokens=TEXT_TOKENS, grids=grids
+            source="configuration", images=1, visual_tokens=whole, text_tokens=TEXT_TOKENS, grids=(grid,)
         )
-    tokens = getattr(config, "image_seq_length", None)
+    tokens: int | None = getattr(config, "image_seq_length", None)
     source = "not fixed by the configuration: give --image" if tokens is None else "configuration, per tile"
     return Prompt(source=source, images=None, visual_tokens=tokens, text_tokens=TEXT_TOKENS, grids=None)
 
@@ -98,8 +98,9 @@ def _by_processor(model: str, family: Family, image: Path) -> Prompt:
     visual = visual_mask(ids, family.traits.visual_token_ids)
     places = token_places(visual, family.traits.grid)
     number = int(visual.sum())
-    sizes = [places.grid[0][places.image[0] == n].amax(0) + 1 for n in places.image[0].unique()]
-    grids = tuple((int(rows), int(columns)) for rows, columns in sizes) if number else ()
+    numbers = sorted(set(places.image[0].tolist())) if number else []
+    sizes = [(places.grid[0][places.image[0] == image].amax(0) + 1).tolist() for image in numbers]
+    grids = tuple((int(rows), int(columns)) for rows, columns in sizes)
     return Prompt(
         source="processor",
         images=len(grids),
