@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from transformers.utils import is_flash_attn_2_available
 
-from bench.measurement import Row, bench, record, show
+from bench.measurement import Row, Setting, bench, record, show
 from bench.models import PUBLISHED, Shape, random_inputs, random_model
 from bench.schedules import prunings
 from searchsvc.speed import device_name
@@ -39,6 +39,7 @@ def main() -> None:
         shape = PUBLISHED[name].smaller(6, 256, 4) if given.tiny else PUBLISHED[name]
         for attention in _implementations(device):
             results += list(_model(name, shape, device, dtype, attention, given))
+            _free()
     _write(given.out, device_name(torch.device(device)), given, results)
 
 
@@ -53,19 +54,20 @@ def _model(
     try:
         model = random_model(shape, device, dtype, attention)
         for batch in given.batch:
-            inputs = random_inputs(model, shape, batch)
-            plain, rows = bench(model, shape, inputs, prunings(shape.layers), given.rounds)
+            setting = Setting(model=model, shape=shape, inputs=random_inputs(model, shape, batch))
+            plain, rows = bench(setting, prunings(shape.layers), given.rounds)
             show(f"{name}, {attention}, batch {batch}: unpruned prefill {plain:.1f} ms", rows)
             yield _record(name, shape, attention, batch, plain, rows)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         print(f"{name}, {attention}: left out: {reason}")
         yield {"model": name, "attention": attention, "left_out": reason}
-    finally:
-        model = inputs = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _record(

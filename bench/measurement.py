@@ -16,15 +16,15 @@ from rich.table import Table
 
 from bench.models import Shape
 from bench.overhead import Overhead, overhead
-from bench.published import output_attentions
+from bench.published import Eager, output_attentions
 from pruners import Pruning, pruned
-from pruners.costs import ModelShape, prefill_cost
+from pruners.costs import Cost, ModelShape, prefill_cost
 from pruners.rankers import AttentionRanker
 from searchsvc.speed import Inputs, Run, Way, peak_memory, pruned_by, ratio, take_turns, unpruned
 from studies.intervals import Interval
 
 PLAIN = "no pruning"
-EAGER = ("everywhere", "in scoring layers")
+EAGER: tuple[Eager, ...] = ("everywhere", "in scoring layers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,67 +52,74 @@ class Row:
     faster_than_eager: dict[str, Interval]
 
 
-def bench(
-    model: Any, shape: Shape, inputs: Inputs, prunings: Mapping[str, Pruning], rounds: int
-) -> tuple[float, list[Row]]:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A model and a batch for it; `eager` asks for the opponents as well."""
+
+    model: Any
+    shape: Shape
+    inputs: Inputs
+    eager: bool = True
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return int(self.inputs["input_ids"].shape[0])
+
+    def cost(self, pruning: Pruning | None = None) -> Cost:
+        """Of one sample."""
+        counted = ModelShape.from_config(self.model.config)
+        schedule = None if pruning is None else pruning.schedule
+        return prefill_cost(counted, self.shape.visual_tokens, self.shape.text_tokens, schedule)
+
+    def opponents(self, pruning: Pruning) -> dict[str, Way]:
+        """The same schedule from eager attention; TopV has none."""
+        if not self.eager or not isinstance(pruning.ranker, AttentionRanker):
+            return {}
+        counts, (before, after) = pruning.schedule.counts(self.shape.visual_tokens), self.shape.text
+        rows = 1 if pruning.ranker.queries == "last" else after
+        return {eager: partial(output_attentions, self.model, counts, before, rows, eager) for eager in EAGER}
+
+
+def bench(setting: Setting, prunings: Mapping[str, Pruning], rounds: int) -> tuple[float, list[Row]]:
     """Return milliseconds of the unpruned prefill, and a row per pruning."""
+    model, inputs = setting.model, setting.inputs
     ways: dict[str, Way] = {PLAIN: unpruned}
     for name, pruning in prunings.items():
         ways[name] = pruned_by(model, pruning)
-        ways |= {f"{name}, eager {eager}": way for eager, way in _eager(model, shape, pruning).items()}
+        ways |= {f"{name}, {eager}": way for eager, way in setting.opponents(pruning).items()}
     memory = {name: peak_memory(model, inputs, ways[name]) for name in (PLAIN, *prunings)}
     runs = take_turns(model, inputs, ways, rounds)
-    rows = [_row(model, shape, inputs, name, pruning, runs, memory) for name, pruning in prunings.items()]
+    rows = [_row(setting, name, pruning, runs, memory) for name, pruning in prunings.items()]
     return 1000 * median(run.prefill for run in runs[PLAIN]), rows
 
 
-def _eager(model: Any, shape: Shape, pruning: Pruning) -> dict[str, Way]:
-    if not isinstance(pruning.ranker, AttentionRanker):
-        return {}
-    counts = pruning.schedule.counts(shape.visual_tokens)
-    rows = 1 if pruning.ranker.queries == "last" else shape.text[1]
-    return {
-        eager: partial(output_attentions, model, counts, shape.text[0], rows, eager)
-        for eager in ("everywhere", "in scoring layers")
-    }
-
-
 def _row(
-    model: Any,
-    shape: Shape,
-    inputs: Inputs,
+    setting: Setting,
     name: str,
     pruning: Pruning,
     runs: Mapping[str, Sequence[Run]],
     memory: Mapping[str, float | None],
 ) -> Row:
-    cost = prefill_cost(
-        ModelShape.from_config(model.config), shape.visual_tokens, shape.text_tokens, pruning.schedule
-    )
+    cost, whole = setting.cost(pruning), setting.cost()
     prefill = {way: [run.prefill for run in taken] for way, taken in runs.items()}
     found = ratio(prefill[name], prefill[PLAIN])
-    decode = ratio([run.decode for run in runs[name]], [run.decode for run in runs[PLAIN]])
     ours, plain = memory[name], memory[PLAIN]
-    batch = int(inputs["input_ids"].shape[0])
+    against = {eager: prefill[way] for eager in EAGER if (way := f"{name}, {eager}") in prefill}
     return Row(
         schedule=name,
-        batch=batch,
+        batch=setting.batch,
         flops_ratio=cost.decoder_ratio,
         prefill_ms=1000 * median(prefill[name]),
         prefill_ratio=found,
         of_promise=_inverse(found, cost.decoder_ratio),
-        decode_ratio=decode,
+        decode_ratio=ratio([run.decode for run in runs[name]], [run.decode for run in runs[PLAIN]]),
         memory_mib=ours,
         memory_ratio=ours / plain if ours and plain else None,
-        kv_bytes=_kv_bytes(model, inputs, pruning, batch * cost.kv_bytes),
-        kv_ratio=cost.kv_bytes
-        / prefill_cost(ModelShape.from_config(model.config), shape.visual_tokens, shape.text_tokens).kv_bytes,
-        overhead=overhead(model, inputs, pruning),
-        faster_than_eager={
-            eager: _inverse(ratio(prefill[name], prefill[way]), 1.0)
-            for eager in EAGER
-            if (way := f"{name}, eager {eager}") in prefill
-        },
+        kv_bytes=_kv_bytes(setting, pruning, setting.batch * cost.kv_bytes),
+        kv_ratio=cost.kv_bytes / whole.kv_bytes,
+        overhead=overhead(setting.model, setting.inputs, pruning),
+        faster_than_eager={eager: ratio(theirs, prefill[name]) for eager, theirs in against.items()},
     )
 
 
@@ -126,10 +133,11 @@ def _inverse(found: Interval, numerator: float) -> Interval:
     )
 
 
-def _kv_bytes(model: Any, inputs: Inputs, pruning: Pruning, expected: int) -> int:
+def _kv_bytes(setting: Setting, pruning: Pruning, expected: int) -> int:
     """Bytes of keys and values after a prefill; RuntimeError unless they are those of the formula."""
+    model = setting.model
     with pruned(model, pruning), torch.inference_mode():
-        cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+        cache = model(**setting.inputs, use_cache=True, logits_to_keep=1).past_key_values
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     if held != expected:
         raise RuntimeError(f"the cache holds {held} bytes, the formula says {expected}")

@@ -11,7 +11,7 @@ import json
 
 import torch
 
-from bench.measurement import bench, record, show
+from bench.measurement import Setting, bench, record, show
 from bench.models import CPU, random_inputs, random_model
 from bench.schedules import prunings
 from searchsvc.speed import device_name
@@ -25,8 +25,10 @@ def main() -> None:
     cuts = {name: cut for name, cut in prunings(shape.layers).items() if not given.only or name in given.only}
     rows, plain = [], {}
     for batch in given.batch:
-        inputs = random_inputs(model, shape, batch)
-        plain[batch], found = bench(model, shape, inputs, cuts, given.rounds)
+        setting = Setting(
+            model=model, shape=shape, inputs=random_inputs(model, shape, batch), eager=batch in given.eager
+        )
+        plain[batch], found = bench(setting, cuts, given.rounds)
         rows += found
     device = device_name(model.device)
     unpruned = ", ".join(f"{ms:.0f} ms at batch {batch}" for batch, ms in plain.items())
@@ -42,6 +44,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=CPU.width, help="hidden size; heads of 64")
     parser.add_argument("--side", type=int, default=CPU.side, help="visual tokens: the square of it")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument(
+        "--eager", type=int, nargs="*", default=[1], help="batch sizes to pit eager attention at"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="interleaved measurements of every way")
     parser.add_argument("--only", nargs="+", choices=list(prunings(CPU.layers)), help="these prunings alone")
     return parser.parse_args()

@@ -7,6 +7,7 @@ is pruned would go on unpruned, and say nothing.
 import sys
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -19,4 +20,4 @@ def forget_compiled() -> None:
     """Have compiled code made anew at its next call, if any was made: that of every model in the process."""
     dynamo: Any = sys.modules.get("torch._dynamo")
     if dynamo is not None and dynamo.convert_frame.input_codes.seen:
-        dynamo.reset()
+        torch.compiler.reset()

@@ -57,6 +57,6 @@ def test_a_model_compiled_and_called_before_it_is_pruned(ranker: str, compile_: 
 def test_nothing_is_forgotten_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, cut = tiny_llava(layers=LAYERS), pruning("attention", "pdrop", layers=LAYERS)
     torch.compiler.reset()
-    monkeypatch.setattr(torch._dynamo, "reset", lambda: pytest.fail("reset without need"))
+    monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("reset without need"))
     with pruned(model, cut):
         model(**batch(model, ONE))
