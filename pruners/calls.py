@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from pruners.cached import Record
 from pruners.errors import UnsupportedCallError
-from pruners.refusals import refuse_arguments, refuse_packing, refuse_positions, refuse_two_way
+from pruners.refusals import (
+    refuse_arguments,
+    refuse_candidates,
+    refuse_packing,
+    refuse_positions,
+    refuse_two_way,
+)
 
 #: tensors that a call of text alone may have too
 _TEXT = {
@@ -112,6 +118,8 @@ def read_prefill(
 ) -> Call:
     """The call as a value, or `UnsupportedCallError` where pruning would not leave its answer right."""
     refuse_arguments(model, arguments)
+    if prompt_lengths is None:
+        refuse_candidates(arguments)
     cache = arguments.get("past_key_values")
     start = 0 if cache is None else int(cache.get_seq_length())
     if past is not None:

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pruners.cached import Continuation, record_of, remember
 from pruners.calls import brings_features, read_continuation, read_ids, read_prefill, visual_mask
+from pruners.compiled import forget_compiled
 from pruners.errors import UnsupportedCallError, UnsupportedModelError
 from pruners.families import Family
 from pruners.masks import mask_form
@@ -61,6 +62,8 @@ class Handle:
     def detach(self) -> None:
         """Take every hook away. May be called again."""
         self._abandon()
+        if self._hooks:
+            forget_compiled()
         while self._hooks:
             self._hooks.pop().remove()
         if _attached.get(self.family.decoder) is self:

@@ -21,8 +21,8 @@ def refuse_cache(cache: Any) -> None:
     kinds = {type(layer) for layer in getattr(cache, "layers", ())}
     if not isinstance(cache, DynamicCache) or kinds - {DynamicLayer, DynamicSlidingWindowLayer}:
         raise UnsupportedCallError(
-            f"a {type(cache).__name__} gives every layer the same length: call with a plain DynamicCache "
-            "(the default), or without a cache"
+            f"a {type(cache).__name__} gives every layer the same length, or values that are quantised as "
+            "they come: call with a plain DynamicCache (the default), or without a cache"
         )
     if any(getattr(layer, "record_past", False) for layer in cache.layers):
         raise UnsupportedCallError("a cache that records its past, to be cropped, cannot be pruned")
@@ -55,6 +55,16 @@ def refuse_arguments(model: nn.Module, arguments: dict[str, Any]) -> None:
         raise UnsupportedCallError(
             "logits_to_keep as a tensor names rows that pruning moves: pass a number, or none and use "
             "handle.trace.rows"
+        )
+
+
+def refuse_candidates(arguments: dict[str, Any]) -> None:
+    """Assisted decoding brings guessed answer tokens with the prompt, and asks for their logits."""
+    asked = arguments.get("logits_to_keep")
+    if arguments.get("past_key_values") is not None and isinstance(asked, int) and asked > 1:
+        raise UnsupportedCallError(
+            f"logits_to_keep={asked} on a cache means that answer tokens follow the prompt, as in assisted "
+            "decoding, and those must not rank: generate without an assistant, or set handle.prompt_lengths"
         )
 
 

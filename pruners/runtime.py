@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from pruners.compiled import forget_compiled, original
 from pruners.errors import ProfileError
 from pruners.families import Family, describe
 from pruners.handle import Handle
@@ -20,12 +21,14 @@ def attach(model: nn.Module, pruning: Pruning) -> Handle:
 
     `pruning` is a `PruningProfile`, or its ranker and schedule alone. Raises `ProfileError` where it does not
     fit the model, `UnsupportedModelError` where the model's structure is not known, `UnsupportedCallError`
-    where the model is pruned already.
+    where the model is pruned already. What `torch.compile` made is made anew at its next call.
     """
+    model = original(model)
     if isinstance(pruning, PruningProfile):
         pruning.check_model(model.config)
     family = describe(model)
     _check_fit(pruning, family)
+    forget_compiled()
     return Handle(model, pruning, family)
 
 

@@ -23,7 +23,7 @@ def prefill(
     """Return `Cost.to_dict()` of one prefill, under a profile, a schedule's text form, or neither."""
     if profile is not None and schedule is not None:
         raise ServiceError("--profile and --schedule: give one of them, not both")
-    config = _config(model)
+    config = read_config(model)
     shape = ModelShape.from_config(config)
     keep = None
     if profile is not None:
@@ -48,8 +48,12 @@ def counter_ratios(
     return {name: pruned / whole for name, (pruned, whole) in sums.items()}
 
 
-def _config(model: str) -> Any:
-    """Read the configuration alone: no weights are needed to count."""
+def read_config(model: str) -> Any:
+    """Read the configuration alone: no weights are needed to count.
+
+    Raises:
+        ServiceError: there is none, or transformers does not know its kind.
+    """
     from transformers import AutoConfig
 
     try:

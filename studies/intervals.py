@@ -59,6 +59,27 @@ def paired_interval(a: Scores, b: Scores, level: float = 0.95, seed: int = 0) ->
     return _bootstrap(differences, level, seed, bounds=(-1.0, 1.0))
 
 
+def median_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """The median of independent values, with the interval of the sign test: two of the values themselves.
+
+    It assumes nothing about how they are distributed. `Interval.level` is its exact level, at least `level`;
+    fewer than six values cannot reach 95 %, and give their whole range at the level that it has. Raises
+    ValueError without values.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(ordered)
+    if n == 0:
+        raise ValueError("a median needs at least one value")
+    # one less than the smallest count of values below the median that is not too rare
+    cut = max(int(stats.binom.ppf((1 - level) / 2, n, 0.5)) - 1, 0)
+    return Interval(
+        low=float(ordered[cut]),
+        estimate=float(np.median(ordered)),
+        high=float(ordered[n - 1 - cut]),
+        level=float(1 - 2 * stats.binom.cdf(cut, n, 0.5)),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tested(Generic[T]):
     """One front member's trial on `test`: how much accuracy it loses, at most, with one-sided confidence."""

@@ -20,6 +20,10 @@ from studies.errors import MetricError, SpecError, did_you_mean
 from studies.metrics import make_metric
 from studies.searches import OPTIONS, SEARCHES
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+#: transformers' attention implementation
+Attention = Literal["sdpa", "flash_attention_2", "eager"]
+
 
 class Part(BaseModel):
     """Frozen, no unknown keys, no NaN or infinity, no silent conversion."""
@@ -34,9 +38,8 @@ class ModelSpec(Part):
     id: str = Field(min_length=1)
     #: of the hub; None: its default branch
     revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    #: transformers' attention implementation
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    dtype: Dtype = "float32"
+    attention: Attention = "sdpa"
 
 
 class SplitSpec(Part):

@@ -48,6 +48,17 @@ class Place:
         (self.folder / image).write_bytes((self.manifest.parent / "images" / image).read_bytes())
         return json.dumps(good) + "\n" + json.dumps({**good, "id": "b", **changes}) + "\n"
 
+    def configuration_alone(self) -> Path:
+        """A folder with the model's config.json and nothing else."""
+        alone = self.folder / "alone"
+        alone.mkdir(exist_ok=True)
+        (alone / "config.json").write_bytes((self.model / "config.json").read_bytes())
+        return alone
+
+    def picture(self) -> str:
+        """A good image."""
+        return str(next(iter((self.manifest.parent / "images").iterdir())))
+
     def changed_profile(self, old: str, new: str) -> str:
         """A copy of the profile with one text replaced."""
         text = self.profile.read_text()
@@ -156,6 +167,21 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
     ("transfer to another depth", lambda p: verify(p, str(p.profile), "--model", str(p.other), "--transfer"), 2, ("8", "9", "depth")),
     ("cost of an unknown schedule", lambda p: ["cost", str(p.model), "--visual-tokens", "9", "--text-tokens", "9", "--schedule", "fastw:k=2,r=0.5"], 2, ("fastw", "fastv")),
     ("cost without a configuration", lambda p: ["cost", str(p.folder), "--visual-tokens", "9", "--text-tokens", "9"], 2, ("config.json",)),
+    ("bench of no profile", lambda p: ["profile", "bench", "no.yaml"], 2, ("no.yaml",)),
+    ("bench of another model", lambda p: ["profile", "bench", str(p.profile), "--model", str(p.other)], 2, ("num_layers", "8", "9")),
+    ("bench of no model", lambda p: ["profile", "bench", str(p.profile), "--model", str(p.folder)], 2, ("config.json",)),
+    ("bench with no image", lambda p: ["profile", "bench", str(p.profile), "--image", "no.png"], 2, ("no.png",)),
+    ("bench with too few rounds", lambda p: ["profile", "bench", str(p.profile), "--rounds", "3"], 2, ("--rounds",)),
+    ("bench in an unknown dtype", lambda p: ["profile", "bench", str(p.profile), "--dtype", "int8"], 2, ("--dtype", "bfloat16")),
+    ("inspection of nothing", lambda p: ["model", "inspect", str(p.folder / "none")], 2, ("none", "config.json")),
+    ("inspection with no image", lambda p: ["model", "inspect", str(p.model), "--image", "no.png"], 2, ("no.png",)),
+    ("inspection with no picture", lambda p: ["model", "inspect", str(p.model), "--image", p.write("x.png", "text")], 2, ("x.png",)),
+    (
+        "inspection with an image, without a processor",
+        lambda p: ["model", "inspect", str(p.configuration_alone()), "--image", p.picture()],
+        2,
+        ("alone", "cannot be loaded"),
+    ),
     ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("127.0.0.1",)),
     ("no database URL", lambda p: ["study", "list", "--db", "mysql://x/y"], 2, ("mysql",)),
     ("database in no folder", lambda p: ["study", "list", "--db", str(p.folder / "no" / "x.db")], 6, ("no/x.db",)),

@@ -53,6 +53,62 @@ def recomputed(model: Any, inputs: dict[str, Tensor], kept: Any, cut: Pruning, s
     return ids
 
 
+def recomputed_logits(model: Any, inputs: dict[str, Tensor], kept: Any, rows: Tensor) -> Tensor:
+    """Logits (R, steps, V) of the answers in `rows` (R, T + steps), from one masked forward without a cache.
+
+    `rows` repeats every prompt as often as `generate` did.
+    """
+    width = inputs["input_ids"].shape[1]
+    new = list(range(width, rows.shape[1]))
+    seen = [[places.tolist() + new for places in layer] for layer in kept]
+    prompts = embeds_of(model, inputs).repeat_interleave(len(rows) // len(inputs["input_ids"]), 0)
+    embeds = torch.cat([prompts, model.get_input_embeddings()(rows[:, width:])], 1)
+    return masked_run(model, {"inputs_embeds": embeds}, seen).logits[:, width - 1 : -1]
+
+
+@pytest.mark.parametrize("returned", [1, 3])
+@pytest.mark.parametrize("name", ["attention:queries=instruction", "random, layer 0"])
+def test_sampled_tokens_come_from_the_recomputed_distributions(model: Any, name: str, returned: int) -> None:
+    inputs = batch(model, MIXED)
+    torch.manual_seed(5)
+    with pruned(model, case(name)) as handle:
+        found = model.generate(
+            **inputs,
+            max_new_tokens=4,
+            do_sample=True,
+            num_return_sequences=returned,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    assert len(found.sequences) == returned * len(MIXED)
+    logits = recomputed_logits(model, inputs, handle.trace.kept, found.sequences)
+    torch.testing.assert_close(torch.stack(found.logits, 1), logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sample", [False, True])
+@pytest.mark.parametrize("name", ["attention:queries=last", "random, layer 0"])
+def test_beams_are_worth_what_recomputation_says(model: Any, name: str, sample: bool) -> None:
+    """A beam's score is the mean log-probability of its tokens: a cache row out of order would change it."""
+    inputs = batch(model, MIXED)
+    torch.manual_seed(5)
+    with pruned(model, case(name)) as handle:
+        found = model.generate(
+            **inputs,
+            max_new_tokens=4,
+            do_sample=sample,
+            num_beams=4,
+            num_return_sequences=2,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    # the trace has a row per beam, and beams of one prompt see the same tokens
+    kept = [layer[::2] for layer in handle.trace.kept]
+    logits = recomputed_logits(model, inputs, kept, found.sequences)
+    answers = found.sequences[:, inputs["input_ids"].shape[1] :, None]
+    worth = logits.log_softmax(-1).gather(2, answers).sum((1, 2)) / answers.shape[1]
+    torch.testing.assert_close(found.sequences_scores, worth, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("model_name", MODELS)
 def test_generate_equals_recomputation_token_by_token(model_name: str, name: str) -> None:

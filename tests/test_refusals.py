@@ -1,6 +1,5 @@
 """Calls and models that would come out wrong are refused, each with one line that says what to do."""
 
-import copy
 import threading
 from typing import Any
 
@@ -29,47 +28,110 @@ def no_grad() -> Any:
         yield
 
 
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            (lambda inputs: {"labels": inputs["input_ids"]}, "labels do not fit"),
-            (lambda _: {"cu_seq_lens_q": torch.tensor([0, 12, 25])}, "cu_seq_lens_q means several sequences"),
-            (lambda _: {"output_attentions": True}, "output_attentions=True cannot"),
-            (lambda _: {"output_hidden_states": True}, "output_hidden_states=True cannot"),
-            (lambda _: {"logits_to_keep": torch.tensor([3])}, "logits_to_keep as a tensor"),
-            (
-                lambda inputs: {"attention_mask": inputs["attention_mask"][:, 1:]},
-                "attention_mask has 24 columns",
-            ),
-            (lambda inputs: {"attention_mask": torch.ones(1, 1, 25, 25, dtype=torch.bool)}, "two dimensions"),
-            (
-                lambda _: {"attention_mask": None, "position_ids": torch.arange(25)[None] % 13},
-                "position_ids with jumps",
-            ),
-        ],
+def forward(**changes: Any) -> Any:
+    """Call the model with some arguments changed; a function is called with the inputs."""
+    return lambda model, inputs, _: model(
+        **inputs | {name: value(inputs) if callable(value) else value for name, value in changes.items()}
     )
-    def test_calls_that_would_come_out_wrong(self, model: Any, change: Any, message: str) -> None:
-        inputs = batch(model, ONE)
-        with pruned(model, pruning("attention", "pdrop")), pytest.raises(UnsupportedCallError, match=message):
-            model(**inputs | change(inputs))
 
-    def test_a_static_cache(self, model: Any) -> None:
-        inputs = batch(model, ONE)
-        cache = StaticCache(config=model.config.get_text_config(), max_cache_len=40)
-        with (
-            pruned(model, pruning("attention", "pdrop")),
-            pytest.raises(UnsupportedCallError, match="StaticCache"),
-        ):
-            model(**inputs, past_key_values=cache)
 
-    def test_training_mode(self, model: Any) -> None:
-        other = copy.deepcopy(model).train()
-        with (
-            pruned(other, pruning("attention", "pdrop")),
-            pytest.raises(UnsupportedCallError, match=r"model.eval\(\)"),
-        ):
-            other(**batch(model, ONE))
+def generate(**options: Any) -> Any:
+    return lambda model, inputs, _: model.generate(
+        **inputs, **{"max_new_tokens": 4, "do_sample": False} | options
+    )
+
+
+def assisted(model: Any, inputs: Any, _: Any) -> None:
+    """The assistant is the model itself: every guess is right, no cache is ever cropped."""
+    model.generate(**inputs, max_new_tokens=6, do_sample=False, assistant_model=tiny_llava())
+
+
+def looked_up(model: Any, inputs: Any, _: Any) -> None:
+    """Guesses come from the prompt: some are wrong, and the cache is cropped."""
+    row = torch.cat([inputs["input_ids"]] + 2 * [torch.tensor([[8, 9, 8, 9]])], 1)
+    inputs = inputs | {"input_ids": row, "attention_mask": torch.ones_like(row)}
+    model.generate(**inputs, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+
+
+def in_training(model: Any, inputs: Any, _: Any) -> None:
+    model.train()
+    try:
+        model(**inputs)
+    finally:
+        model.eval()
+
+
+def with_prompt_lengths(*lengths: int) -> Any:
+    def call(model: Any, inputs: Any, handle: Any) -> None:
+        handle.prompt_lengths = torch.tensor(lengths)
+        model(**inputs)
+
+    return call
+
+
+def cropped(model: Any, inputs: Any, _: Any) -> None:
+    cache = model(**inputs).past_key_values
+    cache.crop(-1)
+    model(input_ids=torch.tensor([[9]]), past_key_values=cache)
+
+
+def static_cache(model: Any, inputs: Any, _: Any) -> None:
+    model(**inputs, past_key_values=StaticCache(config=model.config.get_text_config(), max_cache_len=40))
+
+
+#: Everything about a call that is refused: (what, call(model, inputs, handle), what the one line says)
+REFUSED: list[tuple[str, Any, str]] = [
+    ("labels", forward(labels=lambda inputs: inputs["input_ids"]), "labels do not fit"),
+    ("sequence packing", forward(cu_seq_lens_q=torch.tensor([0, 12, 25])), "cu_seq_lens_q means several sequences"),
+    (
+        "sequence packing by positions",
+        forward(attention_mask=None, position_ids=torch.arange(25)[None] % 13),
+        "position_ids with jumps",
+    ),
+    ("attention weights", forward(output_attentions=True), "output_attentions=True cannot"),
+    ("hidden states", forward(output_hidden_states=True), "output_hidden_states=True cannot"),
+    ("logits by row", forward(logits_to_keep=torch.tensor([3])), "logits_to_keep as a tensor"),
+    (
+        "mask of another width",
+        forward(attention_mask=lambda inputs: inputs["attention_mask"][:, 1:]),
+        "attention_mask has 24 columns",
+    ),
+    ("mask in four dimensions", forward(attention_mask=torch.ones(1, 1, 25, 25, dtype=torch.bool)), "two dimensions"),
+    ("training mode", in_training, r"model.eval\(\)"),
+    ("the decoder alone", lambda model, inputs, _: model.get_decoder()(input_ids=inputs["input_ids"]), "not its decoder"),
+    ("prompt_lengths amid the image", with_prompt_lengths(7), "amid the visual tokens"),
+    ("prompt_lengths of another batch", with_prompt_lengths(20, 20), "one number for each of 1 rows"),
+    ("generation without a cache", generate(use_cache=False), "answer tokens must not rank"),
+    ("chunked prefill", generate(prefill_chunk_size=8), "chunked prefill must not split"),
+    ("assisted decoding", assisted, "as in assisted decoding"),
+    ("prompt lookup", looked_up, "assisted decoding"),
+    ("a cropped cache", cropped, "was changed since its prefill"),
+    ("a static cache", static_cache, "a StaticCache gives"),
+    ("a static cache, by name", generate(cache_implementation="static"), "a StaticCache gives"),
+    (
+        "a quantised cache",
+        generate(cache_implementation="quantized", cache_config={"backend": "fp8"}),
+        "a QuantizedCache gives",
+    ),
+]  # fmt: skip
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("schedule", ["pdrop", "from the start"])
+    @pytest.mark.parametrize(
+        ("call", "message"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+    )
+    def test_calls_that_would_come_out_wrong(
+        self, model: Any, call: Any, message: str, schedule: str
+    ) -> None:
+        """One line, before any wrong token; and the next call is served."""
+        inputs = batch(model, ONE)
+        with pruned(model, pruning("uniform", schedule)) as handle:
+            expected = model(**inputs).logits
+            with pytest.raises(UnsupportedCallError, match=message) as refusal:
+                call(model, inputs, handle)
+            assert "\n" not in str(refusal.value)
+            assert torch.equal(model(**inputs).logits, expected)
 
     def test_attaching_twice(self, model: Any) -> None:
         with (
@@ -77,13 +139,6 @@ class TestRefusals:
             pytest.raises(UnsupportedCallError, match="is pruned already"),
         ):
             attach(model, pruning("uniform", "pdrop"))
-
-    def test_the_decoder_alone(self, model: Any) -> None:
-        with (
-            pruned(model, pruning("attention", "pdrop")),
-            pytest.raises(UnsupportedCallError, match="not its decoder"),
-        ):
-            model.get_decoder()(input_ids=torch.tensor([[1, 2]]))
 
     def test_two_threads_at_once(self, model: Any) -> None:
         inputs, errors = batch(model, ONE), []
@@ -104,22 +159,6 @@ class TestRefusals:
         with pruned(model, pruning("attention", "pdrop")), mlp.register_forward_pre_hook(call_from_elsewhere):
             model(**inputs)
         assert errors == ["two calls at once on one pruned model: give each thread its own model"]
-
-    def test_prompt_lengths_that_cut_the_image(self, model: Any) -> None:
-        with pruned(model, pruning("attention", "pdrop")) as handle:
-            handle.prompt_lengths = torch.tensor([7])
-            with pytest.raises(UnsupportedCallError, match="amid the visual tokens"):
-                model(**batch(model, ONE))
-            handle.prompt_lengths = torch.tensor([20, 20])
-            with pytest.raises(UnsupportedCallError, match="one number for each of 1 rows"):
-                model(**batch(model, ONE))
-
-    def test_generate_without_a_cache(self, model: Any) -> None:
-        with (
-            pruned(model, pruning("attention", "pdrop")),
-            pytest.raises(UnsupportedCallError, match="answer tokens must not rank"),
-        ):
-            model.generate(**batch(model, ONE), max_new_tokens=3, do_sample=False, use_cache=False)
 
     def test_wrong_depth(self, model: Any) -> None:
         with pytest.raises(ProfileError, match="has 8 rates and the model 6 decoder layers"):

@@ -157,13 +157,6 @@ class TestSecondTurn:
                     results.append(model(input_ids=token, attention_mask=mask, past_key_values=cache).logits)
         assert torch.equal(*results)
 
-    def test_a_cropped_cache_is_refused(self, model: Any) -> None:
-        with pruned(model, pruning("attention", "pdrop")):
-            cache = model(**batch(model, ONE)).past_key_values
-            cache.crop(-1)
-            with pytest.raises(UnsupportedCallError, match="was changed since its prefill"):
-                model(input_ids=torch.tensor([[9]]), past_key_values=cache)
-
     def test_a_prefill_that_splits_an_image_is_refused(self, model: Any) -> None:
         inputs = batch(model, ONE)
         embeds = embeds_of(model, inputs)

@@ -62,7 +62,7 @@ class ModelShape:
         Raises:
             UnsupportedModelError: the model cannot be built, or its decoder layers are not of a known form.
         """
-        model = _build_without_memory(config)
+        model = build_without_memory(config)
         text = config.get_text_config()
         vision_config = getattr(config, "vision_config", None)
         shape = cls(
@@ -108,7 +108,7 @@ class ModelShape:
         return self.hidden_size * ((3 if self.gated else 2) * width + router)
 
 
-def _build_without_memory(config: "PretrainedConfig") -> "nn.Module":
+def build_without_memory(config: "PretrainedConfig") -> "nn.Module":
     """The model of this configuration on torch's meta device: every parameter has a shape and no storage."""
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText

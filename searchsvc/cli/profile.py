@@ -1,7 +1,7 @@
-"""`searchsvc profile`: export, show, verify."""
+"""`searchsvc profile`: export, show, verify, bench."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -67,4 +67,32 @@ def verify(
 
     with open_database(db) as database:
         record = verify_profile(database, profile, data=data, model=model, transfer=transfer)
+    show_record(record, output, title=f"{profile}, measured beside no pruning")
+
+
+@app.command()
+def bench(
+    profile: File,
+    model: Annotated[str | None, typer.Option(help="Model to measure; default: the profile's own.")] = None,
+    image: Annotated[Path | None, typer.Option(help="What the prompts ask about; default: made up.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts that run together.")] = 1,
+    rounds: Annotated[
+        int, typer.Option(min=6, help="Interleaved pairs; fewer than 6 give no interval.")
+    ] = 15,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option()] = "float32",
+    attention: Annotated[Literal["sdpa", "flash_attention_2", "eager"], typer.Option()] = "sdpa",
+    output: Output = Format.TABLE,
+) -> None:
+    """Measure a profile's speed alone, beside no pruning: no data and no labels are needed."""
+    from searchsvc.benching import bench_profile
+
+    record = bench_profile(
+        profile,
+        model=model,
+        image=image,
+        batch_size=batch_size,
+        rounds=rounds,
+        dtype=dtype,
+        attention=attention,
+    )
     show_record(record, output, title=f"{profile}, measured beside no pruning")

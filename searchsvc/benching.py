@@ -1,0 +1,68 @@
+"""Measures a profile's speed on a model of the user's own, without data."""
+
+from pathlib import Path
+from typing import Any
+
+from pruners import PruningProfile
+from pruners.costs import ModelShape, prefill_cost
+from searchsvc.costing import read_config
+from searchsvc.locations import model_location
+from searchsvc.speed import device_name, side_by_side
+from searchsvc.trial_prompts import shown_name, trial_sample
+from studies.models import load
+from studies.prompts import count_tokens, encode_prompts
+from studies.spec import Attention, Dtype, ModelSpec
+
+
+def bench_profile(
+    path: Path,
+    *,
+    model: str | None = None,
+    image: Path | None = None,
+    batch_size: int = 1,
+    rounds: int = 15,
+    dtype: Dtype = "float32",
+    attention: Attention = "sdpa",
+) -> dict[str, Any]:
+    """Return prefill, decode and memory under the profile and without, their ratios, and the FLOPs ratios.
+
+    Args:
+        path: the profile.
+        model: the model to measure; default: the profile's own.
+        image: what every prompt of the batch asks about; default: a synthetic one.
+        batch_size: prompts that run together.
+        rounds: interleaved pairs of runs.
+        dtype: of the weights.
+        attention: transformers' attention implementation.
+
+    Raises:
+        ProfileError, ModelError, DataError: the profile, the model or the image is of no use.
+    """
+    profile = PruningProfile.load(path)
+    name = model or profile.model.id
+    profile.check_model(read_config(name))
+    source = ModelSpec(id=model_location(name), dtype=dtype, attention=attention)
+    with trial_sample(image) as sample:
+        loaded, processor, _ = load(source, device=_device())
+        inputs = encode_prompts(processor, [sample] * batch_size)
+    tokens = count_tokens(processor, inputs["input_ids"], inputs["attention_mask"])[0]
+    inputs = inputs.to(device=loaded.device, dtype=loaded.dtype)
+    cost = prefill_cost(ModelShape.from_config(loaded.config), tokens.visual, tokens.text, profile.schedule)
+    return {
+        "profile": profile.name,
+        "model": name,
+        "image": shown_name(image),
+        "visual_tokens": tokens.visual,
+        "text_tokens": tokens.text,
+        "dtype": dtype,
+        "attention": attention,
+        "device_name": device_name(loaded.device),
+        "flops": {"decoder_ratio": cost.decoder_ratio, "exact_ratio": cost.exact.ratio},
+        "speed": side_by_side(loaded, inputs, profile, rounds),
+    }
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,62 @@
+"""A pruned prefill under torch.compile: the same numbers, whichever came first, and unpruned again afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import pruning
+from tiny_models import ONE, batch, tiny_llava
+
+from pruners import pruned
+
+LAYERS = 3
+pytestmark = [
+    pytest.mark.slow,
+    # dynamo tells of every graph break and recompilation
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+def compiled(model: Any) -> Any:
+    """The "eager" backend runs what dynamo captured: nothing of this depends on how kernels are made."""
+    return torch.compile(model, backend="eager")
+
+
+def forward_compiled(model: Any) -> Any:
+    model.forward = torch.compile(model.forward, backend="eager")
+    return model
+
+
+def layers_compiled(model: Any) -> Any:
+    for layer in model.get_decoder().layers:
+        layer.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("compile_", [compiled, forward_compiled, layers_compiled])
+@pytest.mark.parametrize("ranker", ["attention", "topv"])
+def test_a_model_compiled_and_called_before_it_is_pruned(ranker: str, compile_: Callable[[Any], Any]) -> None:
+    model, cut = tiny_llava(layers=LAYERS), pruning(ranker, "pdrop", layers=LAYERS)
+    inputs = batch(model, ONE)
+    with torch.no_grad():
+        unpruned = model(**inputs).logits
+        with pruned(model, cut) as handle:
+            expected, kept = model(**inputs).logits, handle.trace.kept
+        assert expected.shape != unpruned.shape
+        fast = compile_(model)
+        torch.testing.assert_close(fast(**inputs).logits, unpruned, atol=1e-5, rtol=0)
+        with pruned(fast, cut) as handle:
+            torch.testing.assert_close(fast(**inputs).logits, expected, atol=1e-5, rtol=0)
+            assert all(
+                torch.equal(ours[0], theirs[0]) for ours, theirs in zip(handle.trace.kept, kept, strict=True)
+            )
+        torch.testing.assert_close(fast(**inputs).logits, unpruned, atol=1e-5, rtol=0)
+
+
+def test_nothing_is_forgotten_where_nothing_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, cut = tiny_llava(layers=LAYERS), pruning("attention", "pdrop", layers=LAYERS)
+    torch.compiler.reset()
+    monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("reset without need"))
+    with pruned(model, cut):
+        model(**batch(model, ONE))
