@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from db import studies
+from db import results, studies, values
 from db.errors import NotFound
 from db.session import Database
 from pruners import Pruning, PruningProfile
@@ -46,6 +46,10 @@ def verify_profile(
     with Evaluations(database, subject, "test", ray_address=ray_address, remember=False) as evaluate:
         pruning = Pruning(ranker=profile.ranker, schedule=profile.schedule, recovery=profile.recovery)
         evaluation, baseline = evaluate(pruning), evaluate.baseline
+        remembered = results.find_evaluation(database, evaluate.key_of(pruning))
+    as_exported = None
+    if data is None and model is None:
+        as_exported = _as_exported(profile, evaluation, baseline, remembered)
     return {
         "profile": profile.name,
         "model": subject.spec.model.id,
@@ -53,7 +57,7 @@ def verify_profile(
         "split": "test",
         "samples": len(evaluation.scores),
         "metric": subject.test.metric,
-        "as_exported": _as_exported(profile, evaluation, baseline),
+        "as_exported": as_exported,
         "pruned": _measured(evaluation),
         "unpruned": _measured(baseline),
         "difference": _bounds(paired_interval(evaluation.scores, baseline.scores)),
@@ -116,11 +120,21 @@ def _check_model(profile: PruningProfile, subject: Subject, *, transfer: bool) -
         )
 
 
-def _as_exported(profile: PruningProfile, evaluation: Evaluation, baseline: Evaluation) -> bool | None:
-    """Whether the profile's own numbers came out again; None where it has none of this many samples."""
+def _as_exported(
+    profile: PruningProfile,
+    evaluation: Evaluation,
+    baseline: Evaluation,
+    remembered: values.Evaluation | None,
+) -> bool | None:
+    """Whether the profile's own numbers came out again, sample by sample where the export is remembered.
+
+    None where the profile has no numbers of this many samples.
+    """
     expected = profile.expected
     if expected is None or expected.samples != len(evaluation.scores):
         return None
+    if remembered is not None and tuple(remembered.scores) != tuple(evaluation.scores):
+        return False
     return (expected.accuracy, expected.baseline) == (evaluation.accuracy, baseline.accuracy)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import optuna
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from test_standalone import ALONE
+from tiny_vlm import save_tiny_vlm
 
 import pruners
 from db import results
@@ -128,15 +128,42 @@ def test_profile_prunes_the_model_and_verifies_to_the_sample(
     assert verified["pruned"]["accuracy"] == profile.expected.accuracy
     assert verified["flops"]["decoder_ratio"] == profile.expected.flops_ratio.decoder
     assert verified["speed"]["pruned"]["prefill_ms"] > 0
-    model = AutoModelForImageTextToText.from_pretrained(tiny_model)
-    processor = AutoProcessor.from_pretrained(tiny_model)
-    image = Image.new("RGB", (32, 32), "red")
-    inputs = processor(text="<s> <image> what digit is red", images=image, return_tensors="pt")
-    with pruners.pruned(model, profile) as handle, torch.inference_mode():
-        model.generate(**inputs, max_new_tokens=2, do_sample=False)
-    kept = [len(layer[0]) for layer in handle.trace.kept]
-    text = int((inputs["input_ids"] != model.config.image_token_id).sum())
-    assert kept == [text + count for count in profile.schedule.counts(16)]
+    program = [sys.executable, "-c", ALONE + TWO_LINES, str(tiny_model), str(path)]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = 5  # <s> and four words
+    assert json.loads(done.stdout) == [text + count for count in profile.schedule.counts(16)]
+
+
+def test_schedule_transfers_to_another_model_of_the_same_depth(loop: Path, tmp_path: Path) -> None:
+    other = save_tiny_vlm(tmp_path / "wider", layers=8, width=48)
+    path = tmp_path / "profile.yaml"
+    searchsvc("profile", "export", "loop", "--trial", 1, "-o", path, "--db", loop)
+    refused = ["profile", "verify", path, "--model", other, "--db", loop]
+    searchsvc(*refused, status=2)
+    verified = json.loads(searchsvc(*refused, "--transfer", "--output", "json"))
+    assert (verified["transfer"], verified["model"], verified["samples"]) == (True, str(other), 8)
+    assert verified["as_exported"] is None
+    assert verified["vision_token_ratio"] < 1
+
+
+#: What a user of a profile writes, and what the tests want to know.
+TWO_LINES = """\
+import json
+import pruners
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained(sys.argv[1])
+processor = AutoProcessor.from_pretrained(sys.argv[1])
+image = Image.new("RGB", (32, 32), "red")
+inputs = processor(text="<s> <image> what digit is red", images=image, return_tensors="pt")
+profile = pruners.PruningProfile.load(sys.argv[2])
+with pruners.pruned(model, profile) as handle:
+    model.generate(**inputs, max_new_tokens=2, do_sample=False)
+print(json.dumps([len(layer[0]) for layer in handle.trace.kept]))
+"""
 
 
 def test_kill_and_run_again_is_the_undisturbed_study(

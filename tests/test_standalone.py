@@ -14,7 +14,8 @@ ranker: {type: attention}
 schedule: {keep_rates: [1, 1, 0.5, 0.5, 0.25, 0.25]}
 """
 
-PROGRAM = """\
+#: Begins a program in which none of the other packages, nor what they need, can be imported.
+ALONE = """\
 import sys
 
 class Absent:
@@ -23,6 +24,9 @@ class Absent:
             raise ImportError(f"{name} is not there")
 
 sys.meta_path.insert(0, Absent())
+"""
+
+PROGRAM = """\
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import pruners
 assert "torch" not in sys.modules, "importing pruners alone loads torch"
@@ -40,7 +44,7 @@ print([len(layer[0]) for layer in handle.trace.kept])
 def test_a_profile_prunes_without_the_other_packages(tmp_path: Path) -> None:
     path = tmp_path / "half.yaml"
     path.write_text(PROFILE)
-    command = [sys.executable, "-c", PROGRAM, str(ROOT), str(ROOT / "tests"), str(path)]
+    command = [sys.executable, "-c", ALONE + PROGRAM, str(ROOT), str(ROOT / "tests"), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[25, 25, 17, 17, 13, 13]"
