@@ -20,7 +20,7 @@ WIDTH = 128
 VISION_LAYERS = 4
 DECODER_LAYERS = 12
 #: Until the last stage of training, words do not see the image in this many first layers.
-CLOSED = 4
+CLOSED = 5
 VISUAL_TOKENS = (SIDE // PATCH) ** 2
 
 
