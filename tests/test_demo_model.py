@@ -66,4 +66,4 @@ def test_accuracy_blindness_and_depth() -> None:
         for layer in (2, 6)
     }
     assert lost[2][len(KINDS) // 2 - 1] >= 0.2
-    assert lost[6][1] >= 0.1
+    assert lost[6][1] >= 0.2
