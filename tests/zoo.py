@@ -46,13 +46,13 @@ class Question:
 
 
 ONE = (Question((3, 5)),)
-#: one image, two adjacent and one apart, and none
+#: one image, two, and none
 MIXED = (Question((2, 7)), Question((4, 2, 3), images=2), Question((6,), images=0))
 #: for models that take one image per sample
 SINGLE = (Question((2, 7)), Question((4, 3)), Question((6,), images=0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Architecture:
     """How to build a model, and what it takes."""
 
@@ -60,7 +60,7 @@ class Architecture:
     #: tensors of one image or video; the number tells which of several sizes, where sizes may differ
     image: Callable[[Any, Generator, int], Tensors]
     #: visual tokens that these tensors become
-    tokens: Callable[[Any, Tensors], int]
+    tokens: Callable[[Any, Tensors], int] = feature_count
     placeholder: int = IMAGE
     #: images of a sample are stacked in a dimension of their own, padded with zeros
     stacked: bool = False
@@ -73,6 +73,7 @@ class Architecture:
     needs_images: bool = False
 
 
+@cache
 def batch(name: str, questions: tuple[Question, ...], side: str = "left", first: int = 0) -> Tensors:
     """Inputs for a batch, padded on one side; sample i depends on `first` + i alone."""
     kind, model = ARCHITECTURES[name], model_for(name)
@@ -165,51 +166,45 @@ def model_for(name: str) -> Any:
     return model.eval()
 
 
-def architecture(
-    build: Callable[[], Any], image: Any, tokens: Any = feature_count, **options: Any
-) -> Architecture:
-    return Architecture(build=build, image=image, tokens=tokens, **options)
-
-
 QWEN: dict[str, Any] = {"tokens": merged, "around": ((START,), (END,))}
 TYPES: dict[str, Any] = {"token_types": ("mm_token_type_ids", 1, 0)}
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llava-llama": architecture(models.llava_llama, pixels(32)),
-    "llava-mistral": architecture(models.llava_mistral, pixels(32)),
-    "llava-qwen2": architecture(models.llava_qwen2, pixels(32)),
-    "llava-average-pool": architecture(models.llava_average_pool, pixels(64)),
-    "llava-token-packer": architecture(models.llava_token_packer, pixels(64)),
-    "llava-next": architecture(models.llava_next, tiles(16)),
-    "llava-onevision": architecture(models.llava_onevision, tiles(16)),
-    "llava-onevision-video": architecture(models.llava_onevision, frames(16, 4), placeholder=VIDEO),
-    "llava-next-video": architecture(models.llava_next_video, frames(32, 3), placeholder=VIDEO),
-    "video-llava": architecture(models.video_llava, frames(16, 3), placeholder=VIDEO),
-    "instructblip": architecture(models.instructblip, asked, a_dozen, mixed=SINGLE, needs_images=True),
-    "blip-2": architecture(models.blip2, pixels(32), a_dozen, mixed=SINGLE, needs_images=True),
-    "internvl-qwen2": architecture(models.internvl_qwen2, pixels(64)),
-    "internvl-llama": architecture(models.internvl_llama, pixels(64)),
-    "qwen2-vl": architecture(models.qwen2_vl, patches(), **QWEN, **TYPES),
-    "qwen2.5-vl": architecture(models.qwen2_5_vl, patches(), **QWEN, **TYPES),
-    "qwen2.5-vl-video": architecture(
+    "llava-llama": Architecture(models.llava_llama, pixels(32)),
+    "llava-mistral": Architecture(models.llava_mistral, pixels(32)),
+    "llava-qwen2": Architecture(models.llava_qwen2, pixels(32)),
+    "llava-average-pool": Architecture(models.llava_average_pool, pixels(64)),
+    "llava-token-packer": Architecture(models.llava_token_packer, pixels(64)),
+    "llava-next": Architecture(models.llava_next, tiles(16)),
+    "llava-onevision": Architecture(models.llava_onevision, tiles(16)),
+    "llava-onevision-video": Architecture(models.llava_onevision, frames(16, 4), placeholder=VIDEO),
+    "llava-next-video": Architecture(models.llava_next_video, frames(32, 3), placeholder=VIDEO),
+    "video-llava": Architecture(models.video_llava, frames(16, 3), placeholder=VIDEO),
+    "instructblip": Architecture(models.instructblip, asked, a_dozen, mixed=SINGLE, needs_images=True),
+    "blip-2": Architecture(models.blip2, pixels(32), a_dozen, mixed=SINGLE, needs_images=True),
+    "internvl-qwen2": Architecture(models.internvl_qwen2, pixels(64)),
+    "internvl-llama": Architecture(models.internvl_llama, pixels(64)),
+    "qwen2-vl": Architecture(models.qwen2_vl, patches(), **QWEN, **TYPES),
+    "qwen2.5-vl": Architecture(models.qwen2_5_vl, patches(), **QWEN, **TYPES),
+    "qwen2.5-vl-video": Architecture(
         models.qwen2_5_vl,
         patches("_videos", 2),
         placeholder=VIDEO,
         token_types=("mm_token_type_ids", 2, 0),
         **QWEN,
     ),
-    "qwen3-vl": architecture(models.qwen3_vl, patches(), **QWEN, **TYPES),
-    "qwen3-vl-moe": architecture(models.qwen3_vl_moe, patches(), **QWEN, **TYPES),
-    "idefics3": architecture(models.idefics3, stack(32), stacked=True),
-    "smolvlm": architecture(models.smolvlm, stack(64), stacked=True),
-    "gemma3": architecture(
+    "qwen3-vl": Architecture(models.qwen3_vl, patches(), **QWEN, **TYPES),
+    "qwen3-vl-moe": Architecture(models.qwen3_vl_moe, patches(), **QWEN, **TYPES),
+    "idefics3": Architecture(models.idefics3, stack(32), stacked=True),
+    "smolvlm": Architecture(models.smolvlm, stack(64), stacked=True),
+    "gemma3": Architecture(
         models.gemma3, pixels(32), token_types=("token_type_ids", 1, 0), around=((START,), (END,))
     ),
-    "mistral3": architecture(models.mistral3, sized),
-    "paligemma": architecture(models.paligemma, pixels(32), token_types=("token_type_ids", 0, 1)),
-    "fast-vlm": architecture(models.fast_vlm, pixels(32)),
-    "glm4v": architecture(models.glm4v, patches(), **QWEN, **TYPES),
-    "aya-vision": architecture(models.aya_vision, pixels(64)),
-    "perception-lm": architecture(models.perception_lm, stack(64)),
-    "ovis2": architecture(models.ovis2, pixels(64)),
+    "mistral3": Architecture(models.mistral3, sized),
+    "paligemma": Architecture(models.paligemma, pixels(32), token_types=("token_type_ids", 0, 1)),
+    "fast-vlm": Architecture(models.fast_vlm, pixels(32)),
+    "glm4v": Architecture(models.glm4v, patches(), **QWEN, **TYPES),
+    "aya-vision": Architecture(models.aya_vision, pixels(64)),
+    "perception-lm": Architecture(models.perception_lm, stack(64)),
+    "ovis2": Architecture(models.ovis2, pixels(64)),
 }
