@@ -151,10 +151,11 @@ class Prefill:
 
     def _reached(self, layer: int) -> Entries | None:
         """What attention still gets of that from the cache."""
-        past, within = self._past(layer), reach(self.cache, layer) if self.call.start else None
-        if past is None or self.past is None:
-            return past if past is None else past.last(within)
-        return self.past.reached(layer, within)
+        past = self._past(layer)
+        if past is None:
+            return None
+        within = reach(self.cache, layer)
+        return past.last(within) if self.past is None else self.past.reached(layer, within)
 
     def _keys(self, stage: Stage, past: Entries | None) -> Entries:
         new = stage.entries(self.call.start)

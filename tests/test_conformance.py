@@ -25,6 +25,8 @@ OWN_WAYS = ("llava-llama", "llava-mistral", "llava-qwen2", "gemma3", "paligemma"
 #: a cut whose last chosen score is nearer than this to the first one left may fall either way
 GAP = 1e-6
 
+FROM_LAYER_0 = Pruning(ranker=parse_ranker("random"), schedule=KeepSchedule(keep_rates=(0.75, *RATES[2:], 0)))
+
 
 @pytest.fixture(autouse=True)
 def no_grad() -> Iterator[None]:
@@ -162,8 +164,7 @@ def test_generate_equals_recomputation_without_a_cache(name: str, ranker: str) -
 
 @pytest.mark.parametrize("name", OWN_WAYS)
 def test_generate_goes_on_behind_a_pruned_layer_0(name: str) -> None:
-    cut = Pruning(ranker=parse_ranker("random"), schedule=KeepSchedule(keep_rates=(0.75, *RATES[2:], 0)))
-    assert_generates(name, cut, batch(name, ARCHITECTURES[name].mixed))
+    assert_generates(name, FROM_LAYER_0, batch(name, ARCHITECTURES[name].mixed))
 
 
 def assert_generates(name: str, cut: Pruning, inputs: dict[str, Tensor]) -> None:
@@ -182,11 +183,15 @@ def with_answers(trace: Trace, width: int, count: int) -> list[list[list[int]]]:
     return [[[*row, *range(width, width + count)] for row in layer] for layer in kept_lists(trace)]
 
 
+@pytest.mark.parametrize("layer", [0, 2])
 @pytest.mark.parametrize("name", OWN_WAYS)
-def test_a_turn_of_text_goes_on_with_a_pruned_cache(name: str) -> None:
+def test_a_turn_of_text_goes_on_with_a_pruned_cache(name: str, layer: int) -> None:
     model, inputs, more = model_for(name), batch(name, ONE), torch.tensor([[7, 9, 11, 13, 17]])
+    if layer == 0 and describe(model).traits.axial_positions:
+        pytest.skip("refused: the positions must be given")
+    cut = pruning_for(name, "attention:queries=last") if layer else FROM_LAYER_0
     width = inputs["input_ids"].shape[1]
-    with pruned(model, pruning_for(name, "attention:queries=last")) as handle:
+    with pruned(model, cut) as handle:
         cache = model(**inputs).past_key_values
         logits = model(input_ids=more, past_key_values=cache).logits
     longer, places = answered(name, inputs, more), with_answers(handle.trace, width, 5)
