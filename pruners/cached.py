@@ -16,7 +16,7 @@ from pruners.masks import MaskForm, Narrowing
 
 def reach(cache: Any, layer: int) -> int | None:
     """How many tokens a layer of a cache holds on to; None for all."""
-    held = cache.layers[layer] if layer < len(cache.layers) else None
+    held: Any = cache.layers[layer] if layer < len(cache.layers) else None
     return held.sliding_window - 1 if getattr(held, "is_sliding", False) else None
 
 

@@ -97,12 +97,13 @@ def describe(model: nn.Module) -> Family:
     find: Any = getattr(model, "get_decoder", None)
     if find is None:
         raise UnsupportedModelError(missing)
-    known, decoder = traits(model.config), find()
+    config: Any = model.config
+    known, decoder = traits(config), find()
     layers = getattr(decoder, "layers", None)
     if not isinstance(decoder, nn.Module) or not isinstance(layers, nn.ModuleList) or not len(layers):
         raise UnsupportedModelError(missing)
     text_config: Any = decoder.config
-    inner: Any = ROWS.get(model.config.model_type, Row()).entry
+    inner: Any = ROWS.get(config.model_type, Row()).entry
     embed: Any = getattr(model, "get_input_embeddings", None)
     return Family(
         decoder=decoder,
