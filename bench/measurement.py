@@ -138,7 +138,7 @@ def _kv_bytes(setting: Setting, pruning: Pruning, expected: int) -> int:
     model = setting.model
     with pruned(model, pruning), torch.inference_mode():
         cache = model(**setting.inputs, use_cache=True, logits_to_keep=1).past_key_values
-    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    held: int = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     if held != expected:
         raise RuntimeError(f"the cache holds {held} bytes, the formula says {expected}")
     return held

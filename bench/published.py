@@ -76,9 +76,10 @@ class _Hooks:
             kwargs = kwargs | {"attention_mask": _causal(hidden.shape[1], hidden)}
         return (hidden,), kwargs
 
-    def _see(self, _module: Any, _args: Any, output: tuple[Tensor, Tensor]) -> None:
-        if output[1].shape[2] > 1:
-            self.weights = output[1]
+    def _see(self, _module: Any, _args: Any, output: tuple[Tensor, Tensor | None]) -> None:
+        weights = output[1]
+        if weights is not None and weights.shape[2] > 1:
+            self.weights = weights
         self.config._attn_implementation = "eager" if self.everywhere else self.name
 
     def _reduced(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
