@@ -10,7 +10,7 @@ from db.owners import current_owner
 from db.session import Database
 from db.values import Lease, NewFront
 from searchsvc.evaluations import Evaluations
-from searchsvc.progress import OnTrial
+from searchsvc.progress import OnTrial, Standing
 from searchsvc.showcase import publish
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
@@ -76,9 +76,11 @@ def _search(
         )
         expected = estimate_evaluations(spec.search, size)
 
-        def told(measured: Measured) -> None:
+        def told(newest: Measured) -> None:
             if on_trial is not None:
-                on_trial(measured, expected)
+                best = context.choose(list(context.main))
+                done = newest.number + 1
+                on_trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
 
         context = Context(
             storage=optuna_storage(database),

@@ -57,7 +57,7 @@ def read_config(model: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model_location(model))
+        return AutoConfig.from_pretrained(model_location(model), trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ServiceError(

@@ -18,6 +18,7 @@ from searchsvc.export import Choice, confidently_within, export_profile
 from searchsvc.locations import DEMO
 from searchsvc.points import on_front
 from searchsvc.progress import bars
+from searchsvc.queries import goal
 from searchsvc.report import draw
 from searchsvc.subject import subject_of
 from studies.driver import SearchResult
@@ -108,7 +109,7 @@ def _study(database: Database, method: str, plan: Plan, manifest: Path) -> Searc
         message(create_study(database, None, flags, options).summary)
     with bars(name) as progress:
         result = run_study(database, name, on_trial=progress)
-    message(summary(name, 0.01, result))
+    message(summary(name, goal(database, name), result))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -15,60 +16,57 @@ from rich.progress import (
 
 from studies.measured import Measured
 
-#: Called with (the newest trial, how many the study is expected to have).
-OnTrial = Callable[[Measured, int], None]
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far a study is after its newest trial."""
+
+    done: int
+    expected: int
+    baseline: Measured
+    #: what the goal asks for, of all trials so far
+    best: Measured
+
+    def __str__(self) -> str:
+        return (
+            f"{self.best.accuracy:.3f} at {self.best.flops_ratio:.2f} FLOPs "
+            f"(unpruned {self.baseline.accuracy:.3f})"
+        )
+
+
+OnTrial = Callable[[Standing], None]
 
 
 @contextmanager
 def bars(name: str) -> Iterator[OnTrial]:
     """Show a bar on stderr while a study runs; off a terminal, a plain line every tenth of the way."""
     console = Console(stderr=True)
-    best = Best()
     if not console.is_terminal:
-        yield _lines(name, console, best)
+        yield _lines(name, console)
         return
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[best]}"),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=None, best="")
 
-        def advance(newest: Measured, expected: int) -> None:
-            done = newest.number + 1
-            progress.update(task, completed=done, total=max(expected, done), best=best.text(newest))
+        def advance(now: Standing) -> None:
+            progress.update(task, completed=now.done, total=max(now.expected, now.done), best=str(now))
 
         yield advance
 
 
-class Best:
-    """The cheapest schedule seen that loses at most a point against no pruning, in words."""
-
-    def __init__(self) -> None:
-        self._baseline: float | None = None
-        self._best: tuple[float, float] | None = None
-
-    def text(self, newest: Measured) -> str:
-        """Take in one more trial; return the best so far."""
-        found = (newest.flops_ratio, newest.accuracy)
-        if self._baseline is None:
-            self._baseline = newest.accuracy
-        if newest.accuracy >= self._baseline - 0.01 and (self._best is None or found < self._best):
-            self._best = found
-        if self._best is None:
-            return f"unpruned {self._baseline:.3f}"
-        return f"{self._best[1]:.3f} at {self._best[0]:.2f} FLOPs (unpruned {self._baseline:.3f})"
-
-
-def _lines(name: str, console: Console, best: Best) -> OnTrial:
+def _lines(name: str, console: Console) -> OnTrial:
     shown = -1
 
-    def advance(newest: Measured, expected: int) -> None:
+    def advance(now: Standing) -> None:
         nonlocal shown
-        done, text = newest.number + 1, best.text(newest)
-        tenth = 10 * done // max(expected, 1)
+        tenth = 10 * now.done // max(now.expected, 1)
         if tenth > shown:
             shown = tenth
             console.print(
-                f"{name}: {done} of about {expected} evaluations, {text}", highlight=False, markup=False
+                f"{name}: {now.done} of about {now.expected} evaluations, {now}",
+                highlight=False,
+                markup=False,
             )
 
     return advance

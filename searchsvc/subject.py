@@ -37,7 +37,9 @@ class Subject:
         """The model's configuration; no weights are read."""
         from transformers import AutoConfig
 
-        return AutoConfig.from_pretrained(self.location.id, revision=self.spec.model.revision)
+        return AutoConfig.from_pretrained(
+            self.location.id, revision=self.spec.model.revision, trust_remote_code=False
+        )
 
     @cached_property
     def shape(self) -> ModelShape:

@@ -64,7 +64,7 @@ def verify_profile(
         "flops": _flops(subject, profile, evaluation),
         "kv_ratio": evaluation.kv_ratio,
         "vision_token_ratio": evaluation.vision_token_ratio,
-        "speed": _speed(subject, profile),
+        "speed": _speed(subject, pruning),
     }
 
 
@@ -153,9 +153,9 @@ def _flops(subject: Subject, profile: PruningProfile, evaluation: Evaluation) ->
     return {"decoder_ratio": evaluation.decoder_ratio, **{f"{k}_ratio": v for k, v in by_counter.items()}}
 
 
-def _speed(subject: Subject, profile: PruningProfile) -> dict[str, Any]:
+def _speed(subject: Subject, pruning: Pruning) -> dict[str, Any]:
     model, processor, _ = load(subject.location, device=subject.settings.device)
     samples = subject.test.samples[: subject.settings.batch_size]
     inputs = encode_prompts(processor, samples).to(device=model.device, dtype=model.dtype)
-    found = side_by_side(model, inputs, profile, rounds=7)
+    found = side_by_side(model, inputs, pruning, rounds=7)
     return {name: found[name] for name in ("device", "batch_size", "pruned", "unpruned", "prefill_ratio")}

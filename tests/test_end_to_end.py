@@ -187,7 +187,9 @@ def test_kill_and_run_again_is_the_undisturbed_study(
         now = told(db)
         assert now[: len(finished)] == finished
         finished = now
-    searchsvc("study", "run", "loop", "--db", db)
+    resumed = subprocess.run(command("study", "run", "loop", "--db", db), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"(unpruned {trials(db)[0].accuracy:.3f})" in resumed.stderr.splitlines()[0]
     assert same(trials(db)) == same(trials(loop))
     with Database.open(f"sqlite:///{db}") as database, Database.open(f"sqlite:///{loop}") as undisturbed:
         assert results.fronts(database, "loop")[-1].points == results.fronts(undisturbed, "loop")[-1].points

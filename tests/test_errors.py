@@ -242,3 +242,28 @@ def test_all_bad_rows_are_listed_at_once(place: Place, capsys: pytest.CaptureFix
     assert "d.jsonl:1:" in shown
     assert "d.jsonl:20:" in shown
     assert "10 more" in shown
+
+
+EVIL = """\
+from pathlib import Path
+from transformers import PretrainedConfig
+Path(__file__).with_name("ran").touch()
+class Evil(PretrainedConfig):
+    model_type = "evil"
+"""
+
+
+@pytest.mark.parametrize(
+    "command", [["model", "inspect"], ["cost", "--visual-tokens", "9", "--text-tokens", "9"]]
+)
+def test_code_that_comes_with_a_model_never_runs(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (tmp_path / "evil.py").write_text(EVIL + f"Path({str(tmp_path / 'ran')!r}).touch()\n")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}})
+    )
+    assert run([*command, str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "ran").exists()
