@@ -93,26 +93,29 @@ def traits(config: Any) -> Traits:
 def describe(model: nn.Module) -> Family:
     """Find the decoder of a transformers model; `UnsupportedModelError` where the structure is another."""
     name = type(model).__name__
-    missing = f"{name} has no get_decoder().layers: its decoder layers cannot be found"
-    find: Any = getattr(model, "get_decoder", None)
-    if find is None:
-        raise UnsupportedModelError(missing)
-    config: Any = model.config
-    known, decoder = traits(config), find()
+    config: Any = getattr(model, "config", None)
+    known = None if config is None else traits(config)
+    inner = None if config is None else ROWS.get(config.model_type, Row()).entry
+    entry: Any = getattr(model, inner) if inner else model
+    find: Any = getattr(entry, "get_decoder", None)
+    decoder = find() if find is not None else None
     layers = getattr(decoder, "layers", None)
-    if not isinstance(decoder, nn.Module) or not isinstance(layers, nn.ModuleList) or not len(layers):
-        raise UnsupportedModelError(missing)
+    if (
+        known is None
+        or not isinstance(decoder, nn.Module)
+        or not isinstance(layers, nn.ModuleList)
+        or not len(layers)
+    ):
+        raise UnsupportedModelError(f"{name} has no get_decoder().layers: its decoder layers cannot be found")
     text_config: Any = decoder.config
-    inner: Any = ROWS.get(config.model_type, Row()).entry
-    embed: Any = getattr(model, "get_input_embeddings", None)
     return Family(
         decoder=decoder,
         layers=tuple(layers),
         windows=_windows(name, text_config, len(layers)),
         text_config=text_config,
         traits=known,
-        entry=getattr(model, inner) if inner else model,
-        embedding=embed() if inner else None,
+        entry=entry,
+        embedding=entry.get_input_embeddings() if inner else None,
     )
 
 

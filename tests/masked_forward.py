@@ -31,7 +31,7 @@ def masked_forward(model: Any, inputs: dict[str, Tensor], kept: Kept, prompt: in
 
     Tokens from place `prompt` on are answers: nothing before them sees them, whatever mask the model makes.
     """
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     run = Run(torch.empty(0))
     before = decoder.config._attn_implementation
     decoder.config._attn_implementation = "eager"
@@ -50,6 +50,12 @@ def masked_forward(model: Any, inputs: dict[str, Tensor], kept: Kept, prompt: in
         for hook in hooks:
             hook.remove()
     return run
+
+
+def decoder_of(model: Any) -> Any:
+    """The module with the decoder layers; BLIP-2 names the language model around it."""
+    decoder = model.get_decoder()
+    return decoder if hasattr(decoder, "layers") else decoder.get_decoder()
 
 
 def _forbid(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from masked_forward import masked_forward
+from masked_forward import decoder_of, masked_forward
 from model_state import same, state_of
 from torch import Tensor
 from zoo import ARCHITECTURES, IMAGE, LAYERS, ONE, VOCABULARY, answered, batch, model_for, single
@@ -168,13 +168,15 @@ def test_generate_goes_on_behind_a_pruned_layer_0(name: str) -> None:
 
 
 def assert_generates(name: str, cut: Pruning, inputs: dict[str, Tensor]) -> None:
-    """Every generated token is the best one of an unpruned, masked forward over the whole row."""
+    """Every step's logits are those of an unpruned, masked forward over the whole row."""
     model, width = model_for(name), inputs["input_ids"].shape[1]
     options = {"max_new_tokens": STEPS, "do_sample": False, "suppress_tokens": list(range(IMAGE, VOCABULARY))}
     with pruned(model, cut) as handle:
-        answers = model.generate(**inputs, **options)[:, -STEPS:]
+        found = model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+    answers = found.sequences[:, -STEPS:]
     longer, places = answered(name, inputs, answers), with_answers(handle.trace, width, STEPS)
     expected = masked_forward(model, longer, places, prompt=width).logits[:, width - 1 : -1]
+    assert_near(torch.stack(found.logits, 1), expected)
     assert torch.equal(answers, expected[:, :, :IMAGE].argmax(-1))
 
 
@@ -207,7 +209,7 @@ def test_nothing_is_left_behind(name: str, ranker: str) -> None:
     with pruned(model, pruning_for(name, ranker)):
         model(**inputs)
     assert same(before, state_of(model))
-    stumbles = model.get_decoder().layers[3].register_forward_pre_hook(_stumble)
+    stumbles = decoder_of(model).layers[3].register_forward_pre_hook(_stumble)
     with pytest.raises(KeyError, match="amid"), pruned(model, pruning_for(name, ranker)):
         model(**inputs)
     stumbles.remove()
