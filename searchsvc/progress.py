@@ -63,10 +63,7 @@ def _lines(name: str, console: Console) -> OnTrial:
         tenth = 10 * now.done // max(now.expected, 1)
         if tenth > shown:
             shown = tenth
-            console.print(
-                f"{name}: {now.done} of about {now.expected} evaluations, {now}",
-                highlight=False,
-                markup=False,
-            )
+            line = f"{name}: {now.done} of about {now.expected} evaluations, {now}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     return advance
