@@ -108,6 +108,12 @@ def release(database: Database, lease: Lease) -> None:
         row.status, row.lease_owner, row.lease_expires_at = "queued", None, None
 
 
+def check_lease(database: Database, lease: Lease) -> None:
+    """Raise LeaseLost unless the lease is still good: ask before a write that another library makes."""
+    with database.begin() as session:
+        held_row(session, lease)
+
+
 def held_row(session: Session, lease: Lease) -> StudyRow:
     """Return the lease's study, locked: what the same transaction writes is written under the lease.
 

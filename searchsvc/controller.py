@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from db import queue, results, studies
-from db.errors import DatabaseError
+from db.errors import DatabaseError, LeaseLost
 from db.owners import current_owner
 from db.session import Database
 from db.values import Lease, NewFront
@@ -97,6 +97,7 @@ def _search(
             max_drop=spec.goal.max_drop,
             hours=spec.limits.hours,
             on_trial=told,
+            before_write=lambda: queue.check_lease(database, lease),
         )
         return run_search(spec.search, context)
 
@@ -125,8 +126,10 @@ def _heartbeat(database: Database, lease: Lease) -> Iterator[None]:
         while not stop.wait(LEASE_SECONDS / 3):
             try:
                 queue.heartbeat(database, lease)
-            except DatabaseError:
+            except LeaseLost:
                 return
+            except DatabaseError:
+                continue  # out of reach for a moment; the lease may still be ours
 
     thread = threading.Thread(target=beat, name=f"heartbeat-{lease.name}", daemon=True)
     thread.start()

@@ -41,6 +41,7 @@ def create_study(
     if spec.name in {study.name for study in studies.list_studies(database)}:
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
+    spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})
     architecture, evaluations, seconds = _try(subject)
     model = replace(subject.model, architecture=architecture)
     studies.create_study(
@@ -57,11 +58,7 @@ def create_study(
 
 def _spec(file: Path | None, flags: Mapping[str, Any], options: Sequence[str]) -> StudySpec:
     """Lay the flags that were given over the file's keys."""
-    data: dict[str, Any] = {}
-    if file is not None:
-        if not options and all(value is None for value in flags.values()):
-            return StudySpec.load(file)  # its errors know their line
-        data = parse(read_file(file, SpecError), str(file), SpecError).data
+    data = {} if file is None else _read(file)
     for path, value in flags.items():
         if value is not None:
             _set(data, path, value)
@@ -69,10 +66,19 @@ def _spec(file: Path | None, flags: Mapping[str, Any], options: Sequence[str]) -
         key, sign, value = option.partition("=")
         if not sign or not key:
             raise ServiceError(f"--option {option}: write KEY=VALUE, as in --option trials=30")
-        _set(data, f"search.{key}", yaml.safe_load(value))
+        _set(data, f"search.{key}", _value(option, value))
     if isinstance(data.get("model"), dict) and data["model"].get("id") == DEMO:
         _demo_defaults(data)
+    if file is not None and data == _read(file):
+        return StudySpec.load(file)  # its errors know their line
     return StudySpec.parse(data, "the command line" if file is None else str(file))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    data = parse(read_file(file, SpecError), str(file), SpecError).data
+    if not isinstance(data, dict):
+        raise SpecError(f"{file}: holds no keys; it must be a mapping such as 'name: value'")
+    return data
 
 
 def _anchored(spec: StudySpec) -> StudySpec:
@@ -82,6 +88,14 @@ def _anchored(spec: StudySpec) -> StudySpec:
         model = model.model_copy(update={"id": str(Path(model.id).expanduser().absolute())})
     data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
     return spec.model_copy(update={"model": model, "data": data})
+
+
+def _value(option: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or "not YAML"
+        raise ServiceError(f"--option {option}: the value cannot be read ({reason})") from error
 
 
 def _demo_defaults(data: dict[str, Any]) -> None:

@@ -133,7 +133,7 @@ def _row(name: str, evaluation: Evaluation, baseline: Evaluation) -> dict[str, A
         "method": name,
         "accuracy": f"{evaluation.accuracy:.3f}",
         "95%": f"{bounds.low:.3f}..{bounds.high:.3f}",
-        "difference, 95%": f"{drop.low:+.3f}..{drop.high:+.3f}",
+        "difference, 95%": "-" if evaluation is baseline else f"{drop.low:+.3f}..{drop.high:+.3f}",
         "FLOPs": f"{evaluation.decoder_ratio:.3f}",
         "KV": f"{evaluation.kv_ratio:.3f}",
     }

@@ -25,8 +25,8 @@ def exit_status(error: Exception) -> int | None:
     from pruners.errors import PruningError
     from studies.errors import StudyError
 
-    if isinstance(error, (Unreachable, ClusterError)):
-        return OUT_OF_REACH
+    if isinstance(error, (Unreachable, ClusterError)) or type(error).__name__ == "StorageInternalError":
+        return OUT_OF_REACH  # the last is Optuna's, which need not be imported for this
     if isinstance(error, GoalNotMetError):
         return GOAL_NOT_MET
     if isinstance(error, (ServiceError, PruningError, StudyError, DatabaseError)):

@@ -78,7 +78,7 @@ class RayExecutor:
                 waiting[self._again(attempt, text, error)] = Attempt(attempt.batch, attempt.number + 1)
                 continue
             except RayTaskError as error:
-                raise error.as_instanceof_cause() from None
+                raise _own_error(error) from None
             records.update(zip(self._job.batches[attempt.batch], found, strict=True))
         return [records[index] for index in sorted(records)]
 
@@ -116,6 +116,14 @@ class RayExecutor:
             )
             .remote(self._shared)
         )
+
+
+def _own_error(error: RayTaskError) -> Exception:
+    """What the worker raised, without Ray's traceback in its message."""
+    cause = error.cause
+    if type(cause).__name__ == "OutOfMemoryError":
+        return ServiceError(f"a worker ran out of memory ({cause}): try a smaller batch_size")
+    return cause if isinstance(cause, Exception) else error
 
 
 class Attempt(NamedTuple):

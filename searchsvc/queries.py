@@ -7,10 +7,10 @@ import optuna
 from db import results, studies
 from db.session import Database
 from searchsvc.errors import ServiceError
-from searchsvc.points import measured_in, on_front
+from searchsvc.points import measured_in, on_front, rows
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import stored_spec
-from studies.measured import Measured
+from studies.measured import Measured, cheapest_within
 
 
 def list_studies(database: Database) -> list[dict[str, Any]]:
@@ -39,11 +39,21 @@ def show_study(database: Database, name: str) -> dict[str, Any]:
         "error": study.error,
         "trials": len(points),
         "front_members": len(on_front(points)),
+        **_standing(points, stored_spec(study).goal.max_drop),
         "hypervolume": fronts[-1].hypervolume if fronts else None,
         "model_sha256": study.model.fingerprint,
         "data_sha256": study.dataset.sha256,
         "spec": study.spec,
     }
+
+
+def _standing(points: list[Measured], max_drop: float) -> dict[str, Any]:
+    """The unpruned accuracy, and the best schedule so far: what the goal asks for, else the most accurate."""
+    unpruned = next((point for point in points if point.pruning is None), None)
+    if unpruned is None:
+        return {"unpruned_accuracy": None, "best": None}
+    best = cheapest_within(points, unpruned.accuracy, max_drop)
+    return {"unpruned_accuracy": unpruned.accuracy, "best": next(iter(rows([best])))}
 
 
 def study_points(database: Database, name: str) -> list[Measured]:

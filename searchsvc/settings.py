@@ -6,6 +6,8 @@ from platformdirs import user_data_path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from db.errors import Unreachable
+
 
 class Settings(BaseSettings):
     """Settings of one installation."""
@@ -25,7 +27,12 @@ class Settings(BaseSettings):
         A bare path is taken as an SQLite file.
         """
         url = option or self.db_url
-        if url is None:
-            self.home.mkdir(parents=True, exist_ok=True)
+        if not url:
+            try:
+                self.home.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise Unreachable(
+                    f"the folder {self.home} cannot be made ({error.strerror}); set SEARCHSVC_HOME or --db"
+                ) from error
             url = str(self.home / "searchsvc.db")
         return url if "://" in url else f"sqlite:///{Path(url).absolute()}"

@@ -82,14 +82,29 @@ def read_subject(spec: StudySpec) -> Subject:
     """
     from studies.data import read_manifest, split
 
-    location = model_location(spec.model.id)
-    found = fingerprint(location, spec.model.revision)
+    model = _identified(spec)
     whole = read_manifest(Path(spec.data.path), spec.data.metric)
     search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
-    model = ModelRef(
-        fingerprint=found, reference=spec.model.id, architecture="", revision=spec.model.revision
-    )
     return Subject(spec=spec, model=model, search=search, test=test)
+
+
+def read_test_subject(spec: StudySpec) -> Subject:
+    """Identify the model and read data that no study has divided: rows declared `test`, else all, are tested.
+
+    Raises:
+        DataError, ModelError: what is wrong with them, in one line each.
+    """
+    from studies.data import read_manifest
+
+    model = _identified(spec)
+    whole = read_manifest(Path(spec.data.path), spec.data.metric)
+    declared = [sample for sample in whole.samples if sample.split == "test"]
+    return Subject(spec=spec, model=model, search=whole.only([]), test=whole.only(declared or whole.samples))
+
+
+def _identified(spec: StudySpec) -> ModelRef:
+    found = fingerprint(model_location(spec.model.id), spec.model.revision)
+    return ModelRef(fingerprint=found, reference=spec.model.id, architecture="", revision=spec.model.revision)
 
 
 def subject_of(study: Study) -> Subject:

@@ -11,7 +11,7 @@ from searchsvc.costing import counter_ratios
 from searchsvc.errors import ServiceError
 from searchsvc.evaluations import Evaluations
 from searchsvc.speed import side_by_side
-from searchsvc.subject import Subject, read_subject, stored_spec, subject_of
+from searchsvc.subject import Subject, read_subject, read_test_subject, stored_spec, subject_of
 from studies.intervals import Interval, interval, paired_interval
 from studies.measured import Evaluation
 from studies.models import load
@@ -88,11 +88,12 @@ def _subject(database: Database, profile: PruningProfile, data: Path | None, mod
 
 
 def _without_study(profile: PruningProfile, data: Path, model: str | None) -> Subject:
+    metric = profile.expected.metric if profile.expected else None
     spec = StudySpec.parse(
         {
             "name": profile.name,
             "model": {"id": model or profile.model.id},
-            "data": {"path": str(data)},
+            "data": {"path": str(data), "metric": metric},
             "search": {"method": "fastv"},
         },
         "the profile",
@@ -107,7 +108,8 @@ def _read(spec: StudySpec, data: Path | None, model: str | None) -> Subject:
         record["model"] = {**record["model"], "id": model, "revision": None}
     if data is not None:
         record["data"] = {**record["data"], "path": str(data)}
-    return read_subject(StudySpec.parse(record, f"study {spec.name}"))
+    changed = StudySpec.parse(record, f"study {spec.name}")
+    return read_subject(changed) if data is None else read_test_subject(changed)
 
 
 def _check_model(profile: PruningProfile, subject: Subject, *, transfer: bool) -> None:

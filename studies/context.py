@@ -18,7 +18,7 @@ from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, mix, propose
 from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study
-from studies.measured import Evaluation, Measured
+from studies.measured import Evaluation, Measured, cheapest_within
 from studies.search_space import Best, Dimensions, SearchSpace
 
 __all__ = ["Best", "Context", "Dimensions", "OutOfTimeError", "SearchSpace"]
@@ -58,6 +58,8 @@ class Context:
     hours: float | None = None
     #: called after every new trial of the main study
     on_trial: Callable[[Measured], None] = lambda _: None
+    #: called before every write to Optuna's studies; may raise where this process must not write any more
+    before_write: Callable[[], None] = lambda: None
 
     main: MainStudy = field(init=False)
     #: what the search recommends, by label, and what it compares that with
@@ -90,12 +92,7 @@ class Context:
 
     def choose(self, tried: Sequence[Measured]) -> Measured:
         """Return the cheapest that loses at most `max_drop` against no pruning, else the most accurate."""
-        least = self.baseline.accuracy - self.max_drop
-        # 1e-12: 0.90 - 0.01 must not refuse an accuracy of 0.89
-        good = [measured for measured in tried if measured.accuracy >= least - 1e-12]
-        if good:
-            return min(good, key=lambda m: (m.flops_ratio, -m.accuracy, m.number))
-        return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))
+        return cheapest_within(tried, self.baseline.accuracy, self.max_drop)
 
     def measure(
         self,
@@ -117,6 +114,7 @@ class Context:
             raise OutOfTimeError
         evaluation = self.evaluate(pruning)
         label = label or describe(method, params)
+        self.before_write()
         measured = self.main.add(method, label, key, pruning, params, evaluation, self.split)
         self.on_trial(measured)
         return measured
@@ -147,11 +145,14 @@ class Context:
                 proposal = propose(ask, told, {trial.user_attrs["key"]: trial.values for trial in told})
                 if proposal is None:
                     return self._best(told, direction)
+                self.before_write()
                 study.add_trial(proposal)
                 continue
             pruning = space.suggest(FixedTrial(running.params))
             measured = self.measure(method, {**space.constants, **running.params}, pruning)
-            study.tell(running.number, value(measured, running.params))
+            told_value = value(measured, running.params)
+            self.before_write()
+            study.tell(running.number, told_value)
 
     def optimise_front(self, method: str, space: SearchSpace) -> None:
         """Search both values at once, in the main study itself."""
@@ -165,9 +166,11 @@ class Context:
                 if proposal is None:
                     return
                 pruning = space.suggest(FixedTrial(proposal.params))
+                self.before_write()
                 self.main.begin(proposal, method, describe(method, proposal.params), pruning)
                 continue
             evaluation = self.evaluate(space.suggest(FixedTrial(running.params)))
+            self.before_write()
             self.on_trial(self.main.finish(running.number, evaluation, self.split))
 
     def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:

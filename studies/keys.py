@@ -10,7 +10,7 @@ from pruners.pruning import Pruning
 from studies.records import EvaluationSettings
 
 #: Raised when the evaluator changes what its numbers mean, so that older ones are not taken for new ones.
-REVISION = 1
+REVISION = 2
 
 
 def evaluation_key(

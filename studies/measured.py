@@ -67,6 +67,15 @@ class Measured:
         return self.flops_ratio, self.accuracy
 
 
+def cheapest_within(tried: Sequence[Measured], baseline: float, max_drop: float) -> Measured:
+    """Return the cheapest that loses at most `max_drop` of `baseline`, else the most accurate."""
+    # 1e-12: 0.90 - 0.01 must not refuse an accuracy of 0.89
+    good = [measured for measured in tried if measured.accuracy >= baseline - max_drop - 1e-12]
+    if good:
+        return min(good, key=lambda m: (m.flops_ratio, -m.accuracy, m.number))
+    return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))
+
+
 def asked_attrs(method: str, label: str, key: str, pruning: Pruning | None) -> dict[str, Any]:
     """User attributes that are known before the evaluation."""
     return {

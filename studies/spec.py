@@ -55,13 +55,14 @@ class DataSpec(Part):
 
     path: str = Field(min_length=1)
     split: SplitSpec = SplitSpec()
-    metric: str = "exact_match"
+    #: None: what the manifest's rows name
+    metric: str | None = None
 
     @field_validator("metric")
     @classmethod
-    def _exists(cls, name: str) -> str:
+    def _exists(cls, name: str | None) -> str | None:
         try:
-            make_metric(name)
+            make_metric(name or "exact_match")
         except MetricError as error:
             raise ValueError(str(error)) from None
         return name

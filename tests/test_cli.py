@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from searchsvc.cli.app import app, run
-from searchsvc.cli.output import cell, flat
+from searchsvc.cli.output import Format, cell, flat, message, show_rows
 
 
 def commands(group: Any = app, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -103,3 +103,13 @@ def test_nested_records_are_flattened() -> None:
 )
 def test_cells_are_short(value: object, shown: str) -> None:
     assert cell(value) == shown
+
+
+def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither `:100:` becomes an emoji nor `[a]` a style."""
+    message("data.jsonl:100: image: is missing")
+    show_rows([{"path": "/set[a]/m.jsonl:100:"}], Format.TABLE, title="[b] :100:", key="rows")
+    shown = capsys.readouterr()
+    assert "data.jsonl:100: image" in shown.err
+    assert "/set[a]/m.jsonl:100:" in shown.out
+    assert "[b] :100:" in shown.out

@@ -1,5 +1,6 @@
 """What `study create` stores: everything resolved, so that the study can run from anywhere."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,28 @@ def test_flags_win_over_the_file_and_defaults_are_filled_in(
     assert spec["search"]["budgets"] == [0.5]
     assert spec["goal"]["max_drop"] == 0.05
     assert spec["workers"] == {"count": 1, "gpus_per_worker": 0.0, "batch_size": 4, "threads": 1}
+
+
+def test_the_metric_is_the_one_that_the_rows_name(
+    tmp_path: Path, tiny_model: Path, tiny_manifest: Path
+) -> None:
+    manifest = tiny_manifest.with_name("fidelity.jsonl")
+    rows = [json.loads(line) | {"metric": "fidelity"} for line in tiny_manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["--model", str(tiny_model), "--data", str(manifest), "--method", "vtw"]
+    assert run(["study", "create", "own", *given, "--db", str(tmp_path / "x.db")]) == 0
+    assert stored(tmp_path / "x.db", "own")["data"]["metric"] == "fidelity"
+
+
+def test_the_demo_model_has_the_same_defaults_from_a_file_and_from_flags(
+    tmp_path: Path, tiny_manifest: Path
+) -> None:
+    spec = tmp_path / "demo.yaml"
+    spec.write_text(
+        f"name: file\nmodel: {{id: demo}}\ndata: {{path: {tiny_manifest}}}\nsearch: {{method: vtw}}\n"
+    )
+    from searchsvc.creation import _spec
+
+    from_file, from_both = _spec(spec, {}, []), _spec(spec, {"search.seed": 0}, [])
+    assert from_file == from_both
+    assert from_file.max_new_tokens == 1

@@ -265,3 +265,30 @@ def test_study_that_dies_again_and_again_ends_as_one_that_never_did(options, tmp
     assert len(set(computed)) == len(computed)
     results = [run_search(options, make_context(open_storage(folder))) for folder in (whole, broken)]
     assert results[0] == results[1]
+
+
+def test_nothing_is_written_once_writing_is_forbidden():
+    """A controller whose lease was taken over while it evaluated must not touch Optuna's studies."""
+
+    class LostError(Exception):
+        pass
+
+    storage, lost = optuna.storages.InMemoryStorage(), []
+
+    def evaluate_then_lose(pruning):
+        if pruning is not None:
+            lost.append(True)
+        return evaluate(pruning)
+
+    def before_write():
+        if lost:
+            raise LostError
+
+    for options in (FastVOptions(), ParetoOptions(trials=9), GSearchOptions(trials=4, stride=3)):
+        lost.clear()
+        storage = optuna.storages.InMemoryStorage()
+        context = make_context(storage, evaluate=evaluate_then_lose, before_write=before_write)
+        with pytest.raises(LostError):
+            run_search(options, context)
+        states = {trial.state for trial in context.main.study.trials[1:]}
+        assert states <= {optuna.trial.TrialState.RUNNING}, options.method

@@ -135,6 +135,20 @@ def test_profile_prunes_the_model_and_verifies_to_the_sample(
     assert json.loads(done.stdout) == [text + count for count in profile.schedule.counts(16)]
 
 
+def test_profile_is_verified_on_any_manifest(loop: Path, tmp_path: Path, tiny_manifest: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    searchsvc("profile", "export", "loop", "--trial", 1, "-o", path, "--db", loop)
+    rows = [json.loads(line) for line in tiny_manifest.read_text().splitlines()][:5]
+    for row in rows:
+        del row["split"]
+    other = tiny_manifest.with_name("undivided.jsonl")
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for db in (loop, tmp_path / "empty.db"):
+        shown = searchsvc("profile", "verify", path, "--data", other, "--db", db, "--output", "json")
+        verified = json.loads(shown)
+        assert (verified["samples"], verified["metric"], verified["as_exported"]) == (5, "fidelity", None)
+
+
 def test_schedule_transfers_to_another_model_of_the_same_depth(loop: Path, tmp_path: Path) -> None:
     other = save_tiny_vlm(tmp_path / "wider", layers=8, width=48)
     path = tmp_path / "profile.yaml"

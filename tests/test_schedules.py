@@ -189,3 +189,10 @@ def test_a_schedule_of_another_depth_is_refused(schedule: Schedule, message: str
     with pytest.raises(ProfileError) as caught:
         schedule.keep_rates(8)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("tokens", [5, 575, 576, 2885])
+@pytest.mark.parametrize(("r", "b"), [(0.9, 0.1), (0.75, 0.25), (0.5, 0.5)])
+def test_a_constant_p_sigmoid_is_fastv_to_the_token(r: float, b: float, tokens: int) -> None:
+    ours, theirs = PSigmoid(b=b, k=0.0).keep_rates(12), FastV(k=2, r=r).keep_rates(12)
+    assert token_counts(ours, tokens) == token_counts(theirs, tokens)

@@ -21,7 +21,7 @@ def test_parsed_spec_holds_every_default():
     assert spec.search == PSigmoidOptions(budgets=(0.1, 0.25), trials=30)
     assert spec.search.initial == 10
     assert (spec.goal.max_drop, spec.limits.hours, spec.workers.batch_size) == (0.01, None, 16)
-    assert (spec.data.split.search, spec.data.split.seed, spec.data.metric) == (None, 0, "exact_match")
+    assert (spec.data.split.search, spec.data.split.seed, spec.data.metric) == (None, 0, None)
 
 
 @pytest.mark.parametrize("method", sorted(SEARCHES))

@@ -28,4 +28,5 @@ class FastV(Schedule):
     def keep_rates(self, num_layers: int) -> tuple[float, ...]:
         """1 for layers before k, then 1 - r."""
         self._check_layer("k", self.k, num_layers)
-        return (1.0,) * self.k + (1.0 - self.r,) * (num_layers - self.k)
+        # 1 - 0.9 is less than 0.1, and would round to fewer tokens
+        return (1.0,) * self.k + (round(1.0 - self.r, 12),) * (num_layers - self.k)

@@ -13,7 +13,7 @@ from pruners.errors import ProfileError
 from pruners.schedules.base import Schedule
 
 #: steeper curves are one step; the paper searches [0, 4]
-_STEEPEST = 100.0
+STEEPEST = 100.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PSigmoid(Schedule):
 
     def __post_init__(self) -> None:
         self._check("b", self.b, 0, 1)
-        self._check("k", self.k, 0, _STEEPEST)
+        self._check("k", self.k, 0, STEEPEST)
         self._check("first", self.first, 0)
 
     def keep_rates(self, num_layers: int) -> tuple[float, ...]:

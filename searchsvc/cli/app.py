@@ -62,6 +62,9 @@ def run(arguments: list[str]) -> int:
 
 def _report(error: Exception, *, debug: bool) -> int:
     status = exit_status(error)
+    if status is None and isinstance(error, OSError) and error.filename:
+        message(f"searchsvc: {error.filename}: {error.strerror}; choose another place")
+        return WRONG_INPUT
     if debug or status is None:
         traceback.print_exception(error)
     if status is not None:

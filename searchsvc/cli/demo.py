@@ -32,7 +32,7 @@ def data(
     folder: Annotated[Path, typer.Argument(help="Where to write the images and the manifest.")],
     search: Annotated[int, typer.Option(min=1, help="Samples that trials see.")] = 512,
     test: Annotated[int, typer.Option(min=1, help="Samples that only results see.")] = 2000,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write the demo's scenes as PNG files with a JSONL manifest."""
     from searchsvc.demo.data import write

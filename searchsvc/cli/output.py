@@ -11,12 +11,13 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 #: Version of the JSON and YAML that reading commands print.
 SCHEMA_VERSION = 1
 
-stdout = Console()
-stderr = Console(stderr=True)
+stdout = Console(emoji=False)
+stderr = Console(stderr=True, emoji=False)
 
 Row = Mapping[str, Any]
 
@@ -62,12 +63,12 @@ def show_record(record: Row, output: Format, *, title: str) -> None:
 
 def as_table(rows: Sequence[Row], title: str) -> Table:
     """Lay records out as a table, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for name in rows[0] if rows else ["nothing yet"]:
         numeric = bool(rows) and isinstance(rows[0][name], (int, float))
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
+        table.add_row(*(Text(cell(value)) for value in row.values()))
     return table
 
 

@@ -34,10 +34,12 @@ def export(
 ) -> None:
     """Write a study's schedule as a profile, with its numbers measured on the `test` split."""
     from searchsvc.export import Choice, export_profile
+    from searchsvc.settings import Settings
 
     choice = Choice(max_drop=max_drop, max_flops=max_flops, trial=trial, knee=knee)
     with open_database(db) as database:
-        message(export_profile(database, name, choice, out, overwrite=force))
+        address = Settings().ray_address
+        message(export_profile(database, name, choice, out, overwrite=force, ray_address=address))
 
 
 @app.command()
@@ -63,10 +65,18 @@ def verify(
     db: Url = None,
 ) -> None:
     """Measure a profile beside no pruning: accuracy, FLOPs, KV cache, latency, throughput, memory."""
+    from searchsvc.settings import Settings
     from searchsvc.verification import verify_profile
 
     with open_database(db) as database:
-        record = verify_profile(database, profile, data=data, model=model, transfer=transfer)
+        record = verify_profile(
+            database,
+            profile,
+            data=data,
+            model=model,
+            transfer=transfer,
+            ray_address=Settings().ray_address,
+        )
     show_record(record, output, title=f"{profile}, measured beside no pruning")
 
 

@@ -27,7 +27,8 @@ def create(
         str | None, typer.Option(help="g-search, p-sigmoid, topv, fastv, pdrop, vtw, random, pareto.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="exact_match, choice, fidelity; default: the manifest's.")
+        str | None,
+        typer.Option(help="exact_match, choice, anls, relaxed, fidelity; default: the rows' own."),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option("--option", "-O", help="KEY=VALUE of the method; repeatable.")
@@ -141,8 +142,9 @@ def delete(
 
     with open_database(db) as database:
         show_study(database, name)
-        if not yes:
-            typer.confirm(f"Delete study {name} and its trials?", abort=True, err=True)
+        if not yes and not typer.confirm(f"Delete study {name} and its trials?", err=True):
+            message("nothing was deleted")
+            return
         delete_study(database, name)
         message(f"deleted {name}")
 

@@ -4,11 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pruners.errors import PruningError
 from pruners.pruning import KeepSchedule, Pruning
 from pruners.rankers import AnyRanker, parse_ranker
+from pruners.schedules.p_sigmoid import STEEPEST
 from studies.context import Context, Dimensions
 
 #: The FLOPs ratio of keep rates, on the study's samples.
@@ -22,6 +23,18 @@ Budget = Annotated[float, Field(gt=0, le=1)]
 #: `b`: mean keep rate over the prunable layers; `flops`: FLOPs ratio of the decoder
 BudgetKind = Literal["b", "flops"]
 SingleSampler = Literal["skopt-ei", "tpe", "gp", "random"]
+
+
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(f"must be two numbers above 0 in order, not {list(bounds)}")
+    return bounds
+
+
+#: Least and largest value of what is searched on a logarithmic scale.
+LogRange = Annotated[tuple[float, float], Field(strict=False), AfterValidator(_in_order)]
+#: Steepest curve that is searched; the schedule itself takes no steeper one.
+Steepest = Annotated[float, Field(gt=0, le=STEEPEST)]
 
 
 def _parse(value: Any) -> Any:

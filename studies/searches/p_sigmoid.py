@@ -22,6 +22,7 @@ from studies.searches.base import (
     SampledOptions,
     Search,
     SingleSampler,
+    Steepest,
     with_rates,
 )
 from studies.searches.budgets import check_budgets, height
@@ -35,7 +36,7 @@ class PSigmoidOptions(SampledOptions):
     budget: BudgetKind = "b"
     budgets: Annotated[tuple[Budget, ...], Field(strict=False, min_length=1)] = (0.1, 0.25, 0.5)
     #: k is searched in [0, k_max]
-    k_max: Annotated[float, Field(gt=0)] = 4.0
+    k_max: Steepest = 4.0
     ranker: RankerOption = AttentionRanker(queries="instruction")
 
 

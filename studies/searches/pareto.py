@@ -22,7 +22,7 @@ from pruners.schedules import VTW, FastV, PSigmoid, PyramidDrop, Schedule
 from pruners.schedules.p_sigmoid import solve_budget
 from studies.context import Context, Dimensions, SearchSpace
 from studies.front import knee
-from studies.searches.base import SampledOptions, Search, with_rates
+from studies.searches.base import LogRange, SampledOptions, Search, Steepest, with_rates
 from studies.searches.budgets import floor_ratio, largest
 from studies.searches.topv import equal_weights, suggest_topv
 
@@ -44,8 +44,8 @@ class ParetoOptions(SampledOptions):
         "last",
         "topv",
     )
-    k_max: Annotated[float, Field(gt=0)] = 4.0
-    epsilon: Annotated[tuple[float, float], Field(strict=False)] = (0.02, 0.5)
+    k_max: Steepest = 4.0
+    epsilon: LogRange = (0.02, 0.5)
 
 
 class ParetoSearch(Search[ParetoOptions]):

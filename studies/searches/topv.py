@@ -15,6 +15,7 @@ from studies.context import Context, Dimensions, SearchSpace
 from studies.searches.base import (
     Budget,
     BudgetKind,
+    LogRange,
     RatioOf,
     SampledOptions,
     Search,
@@ -33,7 +34,7 @@ class TopvOptions(SampledOptions):
     budgets: Annotated[tuple[Budget, ...], Field(strict=False, min_length=1)] = (0.25,)
     #: every m-th pruned token is put back; 0: none is
     recoveries: Annotated[tuple[Literal[0, 4, 6], ...], Field(strict=False, min_length=1)] = (0, 4, 6)
-    epsilon: Annotated[tuple[float, float], Field(strict=False)] = (0.02, 0.5)
+    epsilon: LogRange = (0.02, 0.5)
 
 
 class TopvSearch(Search[TopvOptions]):
