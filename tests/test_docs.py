@@ -14,6 +14,7 @@ from pruners.rankers import RANKERS
 from searchsvc.cli.app import app
 from studies.metrics import METRICS
 from studies.searches import SEARCHES
+from studies.spec import StudySpec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,6 +68,18 @@ def test_the_manifest_shown_is_one_that_is_read() -> None:
 
     (line,) = blocks("json")
     assert set(json.loads(line)) <= set(KEYS)
+
+
+def test_the_spec_shown_is_one_that_is_read() -> None:
+    (text,) = blocks("yaml")
+    assert StudySpec.from_yaml(text).search.method == "p-sigmoid"
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+def test_every_option_of_a_method_stands_in_the_readme(method: str) -> None:
+    everywhere = {"method", "seed", "sampler", "initial"}
+    for option in set(SEARCHES[method].Options.model_fields) - everywhere:
+        assert f"`{option}`" in README, option
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
