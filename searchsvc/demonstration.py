@@ -51,6 +51,7 @@ QUICK = Plan(
         "g-search": {"trials": 8, "stride": 2},
         "topv": {"trials": 16},
         "pareto": {"trials": 32},
+        "random": {},
     },
 )
 FULL = Plan(
@@ -65,6 +66,7 @@ FULL = Plan(
         "g-search": {},
         "topv": {"trials": 40},
         "pareto": {"trials": 100},
+        "random": {},
     },
 )
 
