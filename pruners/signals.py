@@ -37,8 +37,13 @@ class Signals:
         self._targets: Tensor | None = None
         self._places: Places | None = None
         self._watch: Watch | None = None
-        #: how many tokens vote at most in one sample; 0 where attention is not asked for
-        self._voters = self._most_voters()
+        #: (B, T) which tokens vote, and how many at most in one sample; None where attention is not asked for
+        self._votes: Tensor | None = None
+        self._voters = 0
+        #: whether visual tokens are among them, which a reduction may remove
+        self._voters_go = False
+        self._count_voters()
+        self._slots: tuple[Stage, int, tuple[Tensor, Tensor]] | None = None
 
     def listen(self, layer: int, stage: Stage, hidden: Tensor) -> None:
         """Collect in the layer about to run, on `hidden` (B, W, D), what ranks before the next, `layer`."""
@@ -63,7 +68,10 @@ class Signals:
 
     def visual_slots(self, layer: int, stage: Stage) -> tuple[Tensor, Tensor]:
         """Places (B, M) in `stage` of what a reduction before `layer` chooses from, and their validity."""
-        return stage.pick(self._call.visual, max(self._plan.before(layer)))
+        width = max(self._plan.before(layer))
+        if self._slots is None or self._slots[0] is not stage or self._slots[1] != width:
+            self._slots = stage, width, stage.pick(self._call.visual, width)
+        return self._slots[2]
 
     def needs_probe(self) -> bool:
         """Whether the reduction now due ranks by the attention of the layer that has not run yet."""
@@ -93,18 +101,24 @@ class Signals:
             given["key_norms"] = self._answer(layer).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
-    def _most_voters(self) -> int:
+    def _count_voters(self) -> None:
         if not isinstance(self._ranker, AttentionRanker) or not self._plan.any_choice:
-            return 0
-        return int(self._ranker.query_rows(self._call.prompt, self._call.visual).sum(1).max())
+            return
+        self._votes = self._ranker.query_rows(self._call.prompt, self._call.visual)
+        voters = self._votes.sum(1).max()
+        # one synchronisation with the device
+        self._voters, visual = torch.stack([voters, (self._votes & self._call.visual).sum()]).tolist()
+        self._voters_go = visual > 0
 
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
         visual = self.visual_slots(layer, stage)[0]
-        if not isinstance(self._ranker, AttentionRanker):
+        if not isinstance(self._ranker, AttentionRanker) or self._votes is None:
             return KeyWatch(visual)
-        # a token that was removed has no vote: where the prompt ends with an image, the last one left has it
-        there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
-        votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
+        votes = self._votes
+        if self._voters_go and not stage.whole:
+            # a removed token has no vote: where the prompt ends with an image, the last one left has it
+            there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
+            votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
         return RowWatch(visual, *stage.pick(votes, self._voters), probing)
 
     def _answer(self, layer: int) -> Tensor:
