@@ -3,7 +3,7 @@
 Letters: B samples, W tokens that enter a layer, M visual tokens to choose from, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class Signals:
         self._targets: Tensor | None = None
         self._places: Places | None = None
         self._watch: Watch | None = None
+        #: what the layer passed over would have answered (`told`)
+        self._received: Tensor | None = None
         #: (B, T) which tokens vote, and how many at most in one sample; None where attention is not asked for
         self._votes: Tensor | None = None
         self._voters = 0
@@ -60,6 +62,33 @@ class Signals:
         """Keep what visual tokens enters an MLP (B, W, D), where they rank before the next, `layer`."""
         if self._sources is not None:
             self._targets = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
+
+    def asks(self, layer: int) -> Hashable | None:
+        """What the reduction before `layer` must be told by the layer before that; None for nothing."""
+        if not self._plan.chooses(layer) or self.needs_probe():
+            return None
+        if isinstance(self._ranker, AttentionRanker):
+            return self._ranker.signal, self._ranker.queries
+        return self._ranker.signal if self._ranker.signal in ("keys", "features") else None
+
+    def tells(self, layer: int) -> dict[Hashable, Any]:
+        """What that layer, which has run, has told, under what `asks` returned."""
+        asked = self.asks(layer)
+        if asked is None:
+            return {}
+        if self._ranker.signal == "features":
+            return {asked: (self._sources, self._targets)}
+        return {asked: None if self._watch is None else self._watch.result(layer - 1)}
+
+    def told(self, layer: int, signals: Mapping[Hashable, Any]) -> None:
+        """Take what another prefill, alike up to `layer`, was told."""
+        asked = self.asks(layer)
+        if asked is None:
+            return
+        if self._ranker.signal == "features":
+            self._sources, self._targets = signals[asked]
+        else:
+            self._received = signals[asked]
 
     def silence(self) -> None:
         """Leave nothing armed behind."""
@@ -122,6 +151,9 @@ class Signals:
         return RowWatch(visual, *stage.pick(votes, self._voters), probing)
 
     def _answer(self, layer: int) -> Tensor:
+        if self._received is not None:
+            received, self._received = self._received, None
+            return received
         watch, self._watch = self._watch, None
         if watch is None:
             raise RuntimeError(f"nothing was watched before layer {layer}")

@@ -22,6 +22,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pruners.errors import UnsupportedModelError
+from pruners.forwards import Forward, replaced_forward
 from pruners.layout import gather_tokens
 from pruners.scores import attention_received, key_norms
 
@@ -132,30 +133,23 @@ def _projecting(layer: nn.Module, rows: Tensor | None) -> Iterator[None]:
         for name, wanted in (("q_proj", rows), ("v_proj", None if rows is None else rows[:, :1])):
             projection = getattr(attention, name, None)
             if wanted is not None and isinstance(projection, nn.Module):
-                stack.enter_context(_narrow_forward(projection, wanted))
+                stack.enter_context(replaced_forward(projection, _narrowed(wanted)))
         yield
 
 
-@contextlib.contextmanager
-def _narrow_forward(projection: nn.Module, rows: Tensor) -> Iterator[None]:
-    forward, own = projection.forward, vars(projection).get("forward")
+def _narrowed(rows: Tensor) -> Callable[[Forward], Forward]:
+    def make(forward: Forward) -> Forward:
+        def narrow(tokens: Tensor) -> Tensor:
+            if tokens.ndim != 3:
+                return forward(tokens)  # type: ignore[no-any-return]
+            places = rows.to(tokens.device)
+            projected: Tensor = forward(gather_tokens(tokens, places, 1))
+            whole = projected.new_zeros(*tokens.shape[:2], projected.shape[-1])
+            return whole.scatter(1, places[:, :, None].expand_as(projected), projected)
 
-    def narrow(tokens: Tensor) -> Tensor:
-        if tokens.ndim != 3:
-            return forward(tokens)  # type: ignore[no-any-return]
-        places = rows.to(tokens.device)
-        projected: Tensor = forward(gather_tokens(tokens, places, 1))
-        whole = projected.new_zeros(*tokens.shape[:2], projected.shape[-1])
-        return whole.scatter(1, places[:, :, None].expand_as(projected), projected)
+        return narrow
 
-    projection.forward = narrow
-    try:
-        yield
-    finally:
-        if own is None:
-            del projection.forward
-        else:
-            projection.forward = own
+    return make
 
 
 class PeekedCache:
