@@ -151,6 +151,9 @@ class Evaluations:
             metric=self._samples.metric,
             settings=settings,
             batches=tuple(tuple(batch) for batch in form_batches(lengths, settings.batch_size)),
+            # a single evaluation has nothing in common with another one
+            cache_memory=self._subject.spec.workers.cache_memory if self._remember else 0,
+            workers=self._subject.spec.workers.count,
         )
 
     def _new(self, key: str, pruning: Pruning | None, evaluation: Evaluation) -> values.NewEvaluation:

@@ -123,13 +123,25 @@ class PlainEvaluator:
 class ReplayEvaluator(PlainEvaluator):
     """Starts every evaluation at the first decoder layer where it differs from what is remembered.
 
-    Snapshots take at most `cache_memory` bytes; what does not fit is computed again.
+    Snapshots take at most `cache_memory` bytes; what does not fit is computed again. Where the device runs
+    out of memory beside them they are given up, and half as much is taken from then on.
     """
 
     def __init__(self, *args: Any, cache_memory: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self.snapshots = SnapshotStore(cache_memory)
         self._last: Pruning | None = None
+
+    def run(self, batch: int, pruning: Pruning | None) -> list[SampleRecord]:
+        """As the plain evaluator's, to the bit."""
+        try:
+            return super().run(batch, pruning)
+        except torch.OutOfMemoryError:
+            if not self.snapshots.held:
+                raise
+        self.snapshots.clear()
+        self.snapshots.limit //= 2
+        return super().run(batch, pruning)
 
     def attached(self, batch: int, pruning: Pruning) -> AbstractContextManager[Handle]:
         """The model, pruned; its prefills go on from the batch's snapshots."""

@@ -43,6 +43,11 @@ class SnapshotStore:
         self._turn = 0
         self._batches: dict[int, dict[Hashable, _Call]] = {}
 
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._batches.clear()
+        self.held = 0
+
     def next_turn(self) -> None:
         """Another pruning begins."""
         self._turn += 1

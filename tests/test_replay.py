@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from pruners.pruning import KeepSchedule, Recovery
 from pruners.rankers import parse_ranker
 from pruners.replay import replayed
 from studies.evaluator import PlainEvaluator, ReplayEvaluator
+from studies.memory import snapshot_memory
 from studies.replay import SnapshotStore
 
 PLENTY = 2**30
@@ -186,3 +188,30 @@ def test_snapshots_that_are_not_used_make_room(vlm: Any, samples: Any) -> None:
     with layer_runs(vlm.model) as runs:
         run_all(small, cut("uniform", (1, 1, 0.5, 0.25, 0.125)))
     assert runs[1] == 0
+
+
+def test_running_out_of_memory_gives_snapshots_up(vlm: Any, samples: Any, monkeypatch: Any) -> None:
+    given = (vlm.model, vlm.processor, samples, "exact_match", SETTINGS)
+    plain, made = PlainEvaluator(*given), ReplayEvaluator(*given, cache_memory=PLENTY)
+    first, second = (cut("knorm", (1, 1, 0.5, rate, rate)) for rate in (0.5, 0.25))
+    run_all(made, first)
+    assert made.snapshots.held
+    generate, failures = type(vlm.model).generate, [torch.OutOfMemoryError("device")]
+
+    def short_of_memory(model: Any, **arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return generate(model, **arguments)
+
+    monkeypatch.setattr(type(vlm.model), "generate", short_of_memory)
+    assert run_all(made, second) == run_all(plain, second)
+    assert made.snapshots.limit == PLENTY // 2
+    made.snapshots.clear()
+    failures.append(torch.OutOfMemoryError("device"))
+    with pytest.raises(torch.OutOfMemoryError):
+        made.run(0, first)
+
+
+def test_default_memory_is_a_share_of_what_is_free() -> None:
+    one, four = (snapshot_memory(torch.device("cpu"), workers) for workers in (1, 4))
+    assert 0 < four < one < psutil.virtual_memory().total
