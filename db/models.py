@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, event
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedTexts, UtcDateTime
@@ -153,6 +153,26 @@ class FrontRow(Base):
     points: Mapped[list[dict[str, Any]]] = mapped_column(FiniteJson)
     hypervolume: Mapped[float] = mapped_column(FiniteFloat)
     reference: Mapped[list[float]] = mapped_column(FiniteJson)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class LatencyRow(Base):
+    """The prefill time of one member of a study's front beside no pruning, measured once per study."""
+
+    __tablename__ = "ss_latencies"
+    __table_args__ = (UniqueConstraint("study_id", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"))
+    #: The key of the member's evaluation.
+    key: Mapped[str] = mapped_column(String(64))
+    device: Mapped[str] = mapped_column(Text)
+    batch_size: Mapped[int]
+    rounds: Mapped[int]
+    ratio: Mapped[float] = mapped_column(FiniteFloat)
+    low: Mapped[float] = mapped_column(FiniteFloat)
+    high: Mapped[float] = mapped_column(FiniteFloat)
+    times: Mapped[dict[str, float]] = mapped_column(FiniteJson)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 

@@ -84,6 +84,11 @@ def to_front(row: models.FrontRow) -> values.Front:
     return _value(values.Front, row, points=tuple(row.points), reference=tuple(row.reference))
 
 
+def to_latency(row: models.LatencyRow) -> values.Latency:
+    """Return the row's value."""
+    return _value(values.Latency, row)
+
+
 def to_profile(row: models.ProfileRow) -> values.Profile:
     """Return the row's value."""
     return _value(values.Profile, row, study=None if row.study is None else row.study.name)

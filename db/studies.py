@@ -53,7 +53,9 @@ def list_studies(database: Database, *, status: Status | None = None) -> list[St
 
 
 def delete_study(database: Database, name: str) -> None:
-    """Remove a study with its attempts, fronts and profiles; its evaluations are kept for other studies.
+    """Remove a study with its attempts, fronts, latencies and profiles.
+
+    Its evaluations are kept for other studies.
 
     Raises:
         NotFound: there is none.

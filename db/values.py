@@ -144,6 +144,33 @@ class Front(NewFront):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewLatency:
+    """One front member's prefill time beside no pruning, from interleaved rounds on one device.
+
+    `key` is that of the member's evaluation; `ratio` the median over the rounds of pruned over unpruned
+    prefill time, `low` and `high` its 95 % interval; `times` holds medians in milliseconds by name.
+    """
+
+    key: str
+    device: str
+    batch_size: int
+    rounds: int
+    ratio: float
+    low: float
+    high: float
+    times: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency(NewLatency):
+    """A stored latency."""
+
+    id: int
+    study_id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewProfile:
     """An exported profile: its YAML byte for byte, the numbers measured with it, the trial it came from."""
 

@@ -46,7 +46,7 @@ class FlopsRatio(Strict):
 
 
 class Latency(Strict):
-    """Measured milliseconds, beside those of no pruning on the same machine."""
+    """Measured milliseconds, beside those of no pruning on the same machine; medians over the rounds."""
 
     prefill_ms: float = Field(ge=0)
     #: per generated token
@@ -55,6 +55,17 @@ class Latency(Strict):
     baseline_decode_ms: float = Field(ge=0)
     batch_size: int = Field(default=1, ge=1)
     device: str | None = None
+    #: interleaved rounds, in each of which both were measured
+    rounds: int | None = Field(default=None, ge=1)
+    #: median over the rounds of the prefill time over that of no pruning
+    prefill_ratio: float | None = Field(default=None, gt=0)
+    #: 95 % interval of `prefill_ratio`: low, high
+    prefill_interval: Annotated[tuple[float, float], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _interval_in_order(self) -> Self:
+        _check_order("prefill_interval", self.prefill_interval)
+        return self
 
 
 class Expected(Strict):
@@ -78,9 +89,7 @@ class Expected(Strict):
 
     @model_validator(mode="after")
     def _interval_in_order(self) -> Self:
-        if self.accuracy_interval and self.accuracy_interval[0] > self.accuracy_interval[1]:
-            low, high = self.accuracy_interval
-            raise ValueError(f"accuracy_interval must be [low, high], not [{low}, {high}]")
+        _check_order("accuracy_interval", self.accuracy_interval)
         return self
 
 
@@ -97,6 +106,12 @@ class Provenance(Strict):
     created: str | None = None
     #: library name -> version
     versions: dict[str, str] = Field(default_factory=dict)
+
+
+def _check_order(key: str, interval: tuple[float, float] | None) -> None:
+    if interval and interval[0] > interval[1]:
+        low, high = interval
+        raise ValueError(f"{key} must be [low, high], not [{low}, {high}]")
 
 
 def _architecture(config: "PretrainedConfig") -> str:

@@ -8,7 +8,7 @@ from db.owners import current_owner
 from db.queue import claim
 from db.session import Database
 from db.studies import create_study
-from db.values import DatasetRef, Lease, ModelRef, NewEvaluation
+from db.values import DatasetRef, Lease, ModelRef, NewEvaluation, NewLatency
 
 MODEL = ModelRef(fingerprint="f" * 64, reference="demo", architecture="LlavaForConditionalGeneration")
 DATASET = DatasetRef(sha256="d" * 64, path="/data/heldout.jsonl", samples=4)
@@ -36,6 +36,20 @@ def evaluation(key="k1", **changes) -> NewEvaluation:
         "worker": "worker-0",
     }
     return NewEvaluation(**{**values, **changes})
+
+
+def latency(key="k1", **changes) -> NewLatency:
+    values = {
+        "key": key,
+        "device": "cpu, 1 threads",
+        "batch_size": 4,
+        "rounds": 15,
+        "ratio": 0.625,
+        "low": 0.5,
+        "high": 0.75,
+        "times": {"prefill_ms": 5.0, "baseline_prefill_ms": 8.0},
+    }
+    return NewLatency(**{**values, **changes})
 
 
 def make_study(database: Database, name="one", **spec):

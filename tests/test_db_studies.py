@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
-from db_cases import DATASET, MODEL, evaluation, leased, make_study, sqlite_url
+from db_cases import DATASET, MODEL, evaluation, latency, leased, make_study, sqlite_url
 
 from db import results
 from db.errors import AlreadyExists, InvalidValue, NotFound, StudyBusy
+from db.latencies import latencies, save_latency
 from db.queue import finish, release
 from db.session import Database
 from db.studies import create_study, delete_study, get_study, list_studies
@@ -63,6 +64,7 @@ def test_a_wrong_name_suggests_the_nearest(database):
         results.fronts,
         results.profiles,
         results.attempts,
+        latencies,
     ):
         with pytest.raises(NotFound, match=r"no study 'lava-7b'; did you mean 'llava-7b'\?"):
             call(database, "lava-7b")
@@ -89,6 +91,7 @@ def fill(database, lease):
     results.record_attempt(database, lease, attempt)
     front = NewFront(split="search", reason="final", points=(), hypervolume=0.0, reference=(0.0, 1.0))
     results.save_front(database, lease, front)
+    save_latency(database, lease, latency())
     results.save_profile(database, NewProfile(name="p", yaml=lease.name, numbers={}, study=lease.name))
 
 
@@ -100,10 +103,10 @@ def test_deleting_a_study_takes_its_rows_and_keeps_its_evaluations(database):
     delete_study(database, "one")
     assert [study.name for study in list_studies(database)] == ["two"]
     assert results.find_evaluation(database, "k1") is not None
-    for rows in (results.evaluations, results.attempts, results.fronts, results.profiles):
+    for rows in (results.evaluations, results.attempts, results.fronts, results.profiles, latencies):
         assert len(rows(database, "two")) == 1
     with database.session() as session:
-        tables = ("ss_study_evaluations", "ss_attempts", "ss_fronts", "ss_profiles")
+        tables = ("ss_study_evaluations", "ss_attempts", "ss_fronts", "ss_latencies", "ss_profiles")
         for table in tables:
             assert session.connection().exec_driver_sql(f"SELECT count(*) FROM {table}").scalar() == 1
     make_study(database, "one")

@@ -9,14 +9,16 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from db_cases import leased, make_study, sqlite_url
+from db_cases import latency, leased, make_study, sqlite_url
 from sqlalchemy import create_engine, inspect, text
 
-from db import schema
+from db import results, schema
 from db.errors import SchemaMismatch
+from db.latencies import latencies, save_latency
 from db.models import Base
 from db.session import Database, check, upgrade
 from db.studies import get_study
+from db.values import NewFront
 
 OURS = {
     "ss_alembic_version",
@@ -24,6 +26,7 @@ OURS = {
     "ss_datasets",
     "ss_evaluations",
     "ss_fronts",
+    "ss_latencies",
     "ss_models",
     "ss_profiles",
     "ss_studies",
@@ -156,12 +159,42 @@ def test_upgrade_of_what_is_up_to_date_changes_nothing(url):
         assert get_study(database, "one").lease_epoch == lease.epoch
 
 
+def migrate(connect, how, revision):
+    with connect() as connection:
+        how(schema.alembic_config(connection), revision)
+
+
+def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
+    """0001 -> 0002 -> 0001 -> 0002 with a study and its front in the database."""
+    front = NewFront(
+        split="search", reason="final", points=({"trial": 0},), hypervolume=0.5, reference=(1.0, 0.0)
+    )
+    upgrade(url)
+    migrate(connect, command.downgrade, "0001")
+    assert tables(connect) == OURS - {"ss_latencies"}
+    with pytest.raises(SchemaMismatch, match="older version"):
+        check(url)
+    migrate(connect, command.upgrade, "0002")
+    with Database.open(url) as database:
+        lease = leased(database)
+        kept = results.save_front(database, lease, front)
+        saved = save_latency(database, lease, latency())
+        assert latencies(database, "one") == [saved]
+    migrate(connect, command.downgrade, "0001")
+    with connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM ss_fronts")).scalar() == 1
+    assert upgrade(url) == "0002"
+    with Database.open(url) as database:
+        assert results.fronts(database, "one") == [kept]
+        assert latencies(database, "one") == [], "a downgrade gives the measurements up"
+
+
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{head}"
 
 
 def upgrade():
@@ -180,7 +213,7 @@ def next_version(tmp_path, monkeypatch):
     """A program that is one revision ahead, installed in a folder with a percent sign."""
     folder = tmp_path / "50%" / "migrations"
     shutil.copytree(Path(schema.__file__).parent / "migrations", folder)
-    (folder / "versions" / "v0002_next.py").write_text(NEXT)
+    (folder / "versions" / "v9999_next.py").write_text(NEXT.format(head=schema.needed_revision()))
 
     def install():
         monkeypatch.setattr(schema, "_MIGRATIONS", folder)
@@ -192,11 +225,11 @@ def test_older_tables_are_refused_with_the_way_out_and_the_way_out_works(url, ne
     with Database.open(url) as database:
         make_study(database)
     next_version()
-    advice = r"older version \(revision 0001, this program needs 0002\): run `searchsvc db upgrade`"
+    advice = r"older version \(revision 0002, this program needs 9999\): run `searchsvc db upgrade`"
     for refuses in (check, Database.open):
         with pytest.raises(SchemaMismatch, match=advice):
             refuses(url)
-    assert upgrade(url) == check(url) == "0002"
+    assert upgrade(url) == check(url) == "9999"
     with Database.open(url) as database:
         assert get_study(database, "one").status == "queued"
 
@@ -206,10 +239,10 @@ def test_newer_tables_are_refused_and_stay_as_they_are(url, next_version, monkey
     upgrade(url)
     monkeypatch.undo()
     for refuses in (check, Database.open, upgrade):
-        with pytest.raises(SchemaMismatch, match=r"newer version \(revision 0002 .*`searchsvc db upgrade`"):
+        with pytest.raises(SchemaMismatch, match=r"newer version \(revision 9999 .*`searchsvc db upgrade`"):
             refuses(url)
     with connect() as connection:
-        assert connection.execute(text("SELECT version_num FROM ss_alembic_version")).scalar() == "0002"
+        assert connection.execute(text("SELECT version_num FROM ss_alembic_version")).scalar() == "9999"
 
 
 def test_our_tables_without_a_version_are_refused(url, connect):
@@ -223,7 +256,7 @@ def test_our_tables_without_a_version_are_refused(url, connect):
 
 def test_migrations_are_found_from_anywhere(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert upgrade(url) == "0001"
+    assert upgrade(url) == "0002"
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch):
@@ -235,4 +268,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch)
         upgrade(url)
     assert tables(connect) == set()
     monkeypatch.undo()
-    assert upgrade(url) == "0001"
+    assert upgrade(url) == "0002"

@@ -60,7 +60,16 @@ expectations = st.builds(
     samples=st.none() | st.integers(1, 10**9),
     flops_ratio=st.none() | st.builds(FlopsRatio, decoder=size, exact=st.none() | size),
     latency=st.none()
-    | st.builds(Latency, prefill_ms=size, decode_ms=size, baseline_prefill_ms=size, baseline_decode_ms=size),
+    | st.builds(
+        Latency,
+        prefill_ms=size,
+        decode_ms=size,
+        baseline_prefill_ms=size,
+        baseline_decode_ms=size,
+        rounds=st.none() | st.integers(1, 99),
+        prefill_ratio=st.none() | positive,
+        prefill_interval=st.none() | st.tuples(positive, positive).map(lambda pair: tuple(sorted(pair))),
+    ),
 )
 provenances = st.builds(
     Provenance,
@@ -242,6 +251,16 @@ WRONG = {
         "[0.89, 0.93]",
         "[0.93, 0.89]",
         "p:21: expected.accuracy_interval must be [low, high], not [0.93, 0.89]",
+    ),
+    "interval of a latency reversed": (
+        "  accuracy: 0.91",
+        "  latency: {prefill_ms: 5, decode_ms: 1, baseline_prefill_ms: 8, baseline_decode_ms: 1, prefill_interval: [0.7, 0.6]}",
+        "p:20: expected.latency.prefill_interval must be [low, high], not [0.7, 0.6]",
+    ),
+    "latency of no time": (
+        "  accuracy: 0.91",
+        "  latency: {prefill_ms: 5, decode_ms: 1, baseline_prefill_ms: 8, baseline_decode_ms: 1, prefill_ratio: 0}",
+        "p:20: expected.latency.prefill_ratio must be greater than 0, not 0",
     ),
     "key twice": ("name: demo", "name: demo\nname: other", "p:3: not valid YAML: key 'name' is given twice"),
     "nested key twice": (
