@@ -79,6 +79,7 @@ def _search(
             samples=[(record.visual_tokens, record.text_tokens) for record in records],
             shape=subject.shape,
             evaluate=evaluate,
+            evaluate_until=evaluate.until,
             key_of=evaluate.key_of,
             grid=max(subject.traits.grid or (1, 1)),
             max_drop=spec.goal.max_drop,

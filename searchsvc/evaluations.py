@@ -18,6 +18,7 @@ from studies.evaluator import SampleRecord, evaluation_key, form_batches, prompt
 from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load_processor
+from studies.stopping import Judge, Stopped
 
 
 class Evaluations:
@@ -68,6 +69,10 @@ class Evaluations:
             return baseline
         return self._evaluate(pruning, self.key_of(pruning))
 
+    def until(self, pruning: Pruning, judge: Judge) -> Evaluation | Stopped:
+        """The same, but given up when the judge says so at a checkpoint; that is not remembered."""
+        return self._evaluate_until(pruning, self.key_of(pruning), judge)
+
     def side_by_side(self, pruning: Pruning, rounds: int) -> dict[str, Any]:
         """Time a pruning beside none on a worker, afresh; what it returns: `Worker.side_by_side`.
 
@@ -93,14 +98,23 @@ class Evaluations:
         )
 
     def _evaluate(self, pruning: Pruning | None, key: str) -> Evaluation:
+        evaluation = self._evaluate_until(pruning, key, None)
+        if isinstance(evaluation, Stopped):
+            raise TypeError("nobody judged")
+        return evaluation
+
+    def _evaluate_until(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Evaluation | Stopped:
         stored = results.find_evaluation(self._database, key) if self._remember else None
         if stored is not None:
             if self._lease is not None:
                 results.link_evaluation(self._database, self._lease, key)
             return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
         started = datetime.now(UTC)
-        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started))
+        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
         seconds = (datetime.now(UTC) - started).total_seconds()
+        if len(records) < len(self._samples):
+            accuracy = self._metric.aggregate([record.score for record in records])
+            return Stopped(accuracy=accuracy, samples=len(records), seconds=seconds)
         evaluation = self._evaluation(pruning, records, seconds=seconds, cached=False)
         if self._remember:
             new = self._new(key, pruning, evaluation)

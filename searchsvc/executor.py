@@ -19,6 +19,7 @@ from pruners.profile import Pruning
 from searchsvc.errors import ClusterError, ServiceError
 from searchsvc.worker import Job, Worker
 from studies.evaluator import SampleRecord
+from studies.stopping import Judge, checkpoints
 
 #: How often one batch is tried on a dying worker before the evaluation fails.
 ATTEMPTS = 3
@@ -62,20 +63,25 @@ class RayExecutor:
             ray.kill(actor)
         self._actors = []
 
-    def evaluate(self, pruning: Pruning | None, on_failure: OnFailure) -> list[SampleRecord]:
+    def evaluate(
+        self, pruning: Pruning | None, on_failure: OnFailure, judge: Judge | None = None
+    ) -> list[SampleRecord]:
         """Return the records of every sample of the split, in the split's order.
+
+        With a judge they may be fewer: it is asked at the checkpoints of `studies.stopping`.
 
         Raises:
             ServiceError: a batch has killed its worker `ATTEMPTS` times.
         """
         text = None if pruning is None else pruning.model_dump_json()
         batches = self._job.batches
-        found = self._on(range(len(batches)), lambda actor, batch: actor.run.remote(batch, text), on_failure)
-        records = {
-            index: record
-            for batch, measured in found.items()
-            for index, record in zip(batches[batch], measured, strict=True)
-        }
+        records: dict[int, SampleRecord] = {}
+        for group in [range(len(batches))] if judge is None else checkpoints(len(batches)):
+            found = self._on(group, lambda actor, batch: actor.run.remote(batch, text), on_failure)
+            for batch, measured in found.items():
+                records.update(zip(batches[batch], measured, strict=True))
+            if judge is not None and judge({index: record.score for index, record in records.items()}):
+                break
         return [records[index] for index in sorted(records)]
 
     def side_by_side(self, pruning: Pruning, rounds: int, on_failure: OnFailure) -> dict[str, Any]:

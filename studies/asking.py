@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
+from studies.main_study import values_of
 from studies.samplers import make_sampler
 
 #: From a trial's parameters to the pruning that they stand for.
@@ -74,7 +75,7 @@ def _draw(
 ) -> FrozenTrial:
     made = make_sampler(sampler, ask.seed + attempt, len(told), ask.initial, len(ask.directions) > 1)
     copy = optuna.create_study(directions=list(ask.directions), sampler=made)
-    copy.add_trials(told)
+    copy.add_trials([_copy(trial, TrialState.COMPLETE, values_of(trial)) for trial in told])
     if params is not None:
         copy.enqueue_trial(dict(params))
     trial = copy.ask()

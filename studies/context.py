@@ -17,11 +17,16 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, mix, propose
-from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study
+from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study, stop, values_of
 from studies.measured import Evaluation, Measured, cheapest_within
 from studies.search_space import Best, Dimensions, SearchSpace
+from studies.stopping import DominatedJudge, Judge, Stopped, WilcoxonJudge
 
 __all__ = ["Best", "Context", "Dimensions", "OutOfTimeError", "SearchSpace"]
+
+
+#: What a trial's parameters cost, in accuracy.
+Price = Callable[[Mapping[str, Any]], float]
 
 
 class OutOfTimeError(Exception):
@@ -47,6 +52,9 @@ class Context:
     shape: ModelShape
     #: evaluates a pruning (None: none) on the split; must remember, so that a repeat costs nothing
     evaluate: Callable[[Pruning | None], Evaluation]
+    #: the same, but given up as soon as the judge says that the pruning has lost; None where that is not
+    #: possible. What was given up is not remembered
+    evaluate_until: Callable[[Pruning, Judge], Evaluation | Stopped] | None = None
     #: the evaluation's key: equal integers, equal key
     key_of: Callable[[Pruning | None], str]
     #: longer side of the largest grid of visual tokens, in tokens
@@ -106,13 +114,28 @@ class Context:
         Raises OutOfTimeError when it would have to evaluate after the deadline; no pruning is always
         measured.
         """
+        measured = self._measure(method, params, pruning, label)
+        if isinstance(measured, Stopped):
+            raise TypeError("nobody judged")
+        return measured
+
+    def _measure(
+        self,
+        method: str,
+        params: Mapping[str, float | int],
+        pruning: Pruning | None,
+        label: str | None = None,
+        judge: Judge | None = None,
+    ) -> Measured | Stopped:
         key = self.key_of(pruning)
         known = self.main.find(key)
         if known is not None:
             return known
         if self.out_of_time and pruning is not None:
             raise OutOfTimeError
-        evaluation = self.evaluate(pruning)
+        evaluation = self._evaluate(pruning, judge)
+        if isinstance(evaluation, Stopped):
+            return evaluation
         label = label or describe(method, params)
         self.before_write()
         measured = self.main.add(method, label, key, pruning, params, evaluation, self.split)
@@ -124,35 +147,49 @@ class Context:
         suffix: str,
         method: str,
         space: SearchSpace,
-        value: Callable[[Measured, Mapping[str, Any]], float],
+        *,
+        price: Price = lambda _: 0.0,
+        value: Callable[[Mapping[str, Any]], float] | None = None,
         direction: Direction = "maximize",
         stop_when: Callable[[float], bool] = lambda _: False,
     ) -> Best:
         """Search one value in the sub-study `name/suffix` and return the best trial.
 
-        `value` makes the objective of what was measured and the trial's own parameters; `stop_when` may end
-        the search early by the last value. Told trials are read, not run. Out of time it returns the best so
-        far, and raises OutOfTimeError only when there is none.
+        The objective is accuracy less `price` of a trial's parameters, or `value` of them; `stop_when` may
+        end the search early by the last value. Told trials are read, not run. Out of time it returns the best
+        so far, and raises OutOfTimeError only when there is none.
         """
         study = open_study(self._storage, f"{self.name}/{suffix}", [direction])
         ask = self._ask(space, [direction], suffix)
         while True:
             told, running = _split(study.get_trials(deepcopy=False))
-            ended = len(told) >= space.trials or (told and stop_when(told[-1].values[0]))
+            ended = len(told) >= space.trials or (told and stop_when(values_of(told[-1])[0]))
             if self.out_of_time or (ended and running is None):
                 return self._best(told, direction)
             if running is None:
-                proposal = propose(ask, told, {trial.user_attrs["key"]: trial.values for trial in told})
+                proposal = propose(ask, told, {trial.user_attrs["key"]: values_of(trial) for trial in told})
                 if proposal is None:
                     return self._best(told, direction)
                 self.before_write()
                 study.add_trial(proposal)
                 continue
             pruning = space.suggest(FixedTrial(running.params))
-            measured = self.measure(method, {**space.constants, **running.params}, pruning)
-            told_value = value(measured, running.params)
+            judge = self._rival(space, told, running.params, price) if value is None else None
+            params = {**space.constants, **running.params}
+            measured = self._measure(method, params, pruning, judge=judge)
             self.before_write()
-            study.tell(running.number, told_value)
+            if isinstance(measured, Stopped):
+                stop(
+                    self._storage,
+                    study,
+                    running.number,
+                    measured,
+                    [measured.accuracy - price(running.params)],
+                )
+            elif value is None:
+                study.tell(running.number, measured.accuracy - price(running.params))
+            else:
+                study.tell(running.number, value(running.params))
 
     def optimise_front(self, method: str, space: SearchSpace) -> None:
         """Search both values at once, in the main study itself."""
@@ -162,16 +199,46 @@ class Context:
             if self.out_of_time or (len(told) >= space.trials and running is None):
                 return
             if running is None:
-                proposal = propose(ask, told, self.main.values)
+                stopped = {trial.user_attrs["key"]: values_of(trial) for trial in told}
+                proposal = propose(ask, told, {**stopped, **self.main.values})
                 if proposal is None:
                     return
                 pruning = space.suggest(FixedTrial(proposal.params))
                 self.before_write()
                 self.main.begin(proposal, method, describe(method, proposal.params), pruning)
                 continue
-            evaluation = self.evaluate(space.suggest(FixedTrial(running.params)))
+            pruning = space.suggest(FixedTrial(running.params))
+            schedule = (1.0,) * self.num_layers if pruning is None else pruning.schedule
+            ratio = decoder_ratio(self.shape, schedule, self.samples)
+            evaluation = self._evaluate(pruning, self._dominating(space, ratio))
             self.before_write()
-            self.on_trial(self.main.finish(running.number, evaluation, self.split))
+            if isinstance(evaluation, Stopped):
+                stop(self._storage, self.main.study, running.number, evaluation, [evaluation.accuracy, ratio])
+            else:
+                self.on_trial(self.main.finish(running.number, evaluation, self.split))
+
+    def _evaluate(self, pruning: Pruning | None, judge: Judge | None) -> Evaluation | Stopped:
+        if judge is None or pruning is None or self.evaluate_until is None:
+            return self.evaluate(pruning)
+        return self.evaluate_until(pruning, judge)
+
+    def _rival(
+        self, space: SearchSpace, told: Sequence[FrozenTrial], params: Mapping[str, Any], price: Price
+    ) -> Judge | None:
+        """Compares with the sub-study's best trial so far."""
+        if not space.early_stopping or not any(trial.state == TrialState.COMPLETE for trial in told):
+            return None
+        best = self._best(told, "maximize")
+        scores = self.evaluate(best.measured.pruning).scores
+        return WilcoxonJudge(scores, price(params) - price(best.trial.params))
+
+    def _dominating(self, space: SearchSpace, ratio: float) -> Judge | None:
+        """Compares with the most accurate of what costs no more."""
+        cheaper = [measured for measured in self.main if measured.flops_ratio <= ratio]
+        if not space.early_stopping or not cheaper:
+            return None
+        rival = max(cheaper, key=lambda measured: (measured.accuracy, -measured.number))
+        return DominatedJudge(self.evaluate(rival.pruning).scores)
 
     def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:
         return Ask(
@@ -186,7 +253,8 @@ class Context:
 
     def _best(self, told: Sequence[FrozenTrial], direction: Direction) -> Best:
         sign = 1 if direction == "maximize" else -1
-        for trial in sorted(told, key=lambda t: (-sign * t.values[0], t.number)):
+        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
+        for trial in sorted(finished, key=lambda t: (-sign * t.values[0], t.number)):
             measured = self.main.find(trial.user_attrs["key"])
             if measured is not None:
                 return Best(trial=trial, measured=measured, told=told)
@@ -205,4 +273,5 @@ def describe(method: str, params: Mapping[str, Any]) -> str:
 def _split(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], FrozenTrial | None]:
     """Split into finished trials and the running one, which a dead process may have left."""
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    return [trial for trial in trials if trial.state == TrialState.COMPLETE], next(iter(running), None)
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [trial for trial in trials if trial.state in ended], next(iter(running), None)

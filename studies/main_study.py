@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
 from studies.measured import Evaluation, Measured, asked_attrs, read_trial, told_attrs
+from studies.stopping import Stopped
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
@@ -100,6 +101,27 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Direction])
         sampler=optuna.samplers.RandomSampler(),
         load_if_exists=True,
     )
+
+
+def stop(
+    storage: BaseStorage, study: optuna.Study, number: int, stopped: Stopped, estimate: Sequence[float]
+) -> None:
+    """Tell a running trial that it was given up, with what its values would have been by what was seen.
+
+    Optuna's samplers learn from finished trials alone: a proposal is made with `values_of` in their place.
+    """
+    study_id = storage.get_study_id_from_name(study.study_name)
+    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    seen = {"samples": stopped.samples, "seconds": stopped.seconds, "estimate": list(estimate)}
+    for name, value in seen.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+    study.tell(number, state=TrialState.PRUNED)
+
+
+def values_of(trial: FrozenTrial) -> list[float]:
+    """Return a finished trial's values, or a stopped one's estimate of them."""
+    values: list[float] = trial.user_attrs["estimate"] if trial.state == TrialState.PRUNED else trial.values
+    return values
 
 
 def _around(value: Any) -> BaseDistribution:

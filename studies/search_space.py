@@ -32,6 +32,8 @@ class SearchSpace:
     initial: int
     #: parameters to try before all others
     enqueue: Sequence[Mapping[str, Any]] = ()
+    #: whether a trial that has lost may be stopped before it has seen every sample
+    early_stopping: bool = False
     #: what is the same in all its trials, for the trials of the main study
     constants: Mapping[str, float | int] = field(default_factory=dict)
 

@@ -208,7 +208,7 @@ def test_orphaned_trial_goes_on_with_its_stored_parameters():
     )
     study.add_trial(orphan)
     space = SearchSpace(suggest=suggest, trials=2, sampler="random", initial=1)
-    best = context.optimise("x", "x", space, lambda measured, _: -measured.flops_ratio)
+    best = context.optimise("x", "x", space, price=lambda params: params["n"])
     assert best.told[0].params["n"] == 17
     assert len(best.told) == len(study.trials) == 2
 

@@ -67,6 +67,8 @@ class SampledOptions(SearchOptions):
     trials: int = Field(default=25, ge=1)
     #: how many of them are drawn uniformly first; by default two fifths, at most 10
     initial: int = Field(default=10, ge=1)
+    #: stop trials that have lost before they have seen every sample (`studies.stopping`)
+    early_stopping: bool = False
 
     @model_validator(mode="before")
     @classmethod

@@ -71,6 +71,7 @@ class GSearch(Search[GSearchOptions]):
             trials=trials,
             sampler="brute-force" if exhaustive else self.options.sampler,
             initial=self.options.initial,
+            early_stopping=self.options.early_stopping,
             enqueue=({"n": most}, {"n": 0}),
             constants={"layer": layer},
         )
@@ -78,5 +79,5 @@ class GSearch(Search[GSearchOptions]):
             f"layer-{layer:02d}",
             self.name,
             space,
-            lambda measured, params: measured.accuracy - self.options.penalty * params["n"] / total,
+            price=lambda params: self.options.penalty * params["n"] / total,
         )

@@ -76,11 +76,12 @@ class PSigmoidSearch(Search[PSigmoidOptions]):
             trials=self.options.trials,
             sampler=self.options.sampler,
             initial=self.options.initial,
+            early_stopping=self.options.early_stopping,
             enqueue=({"k": 0.0},),
             constants={self.options.budget: budget},
         )
         at = f"{self.options.budget}={budget:g}"
-        best = context.optimise(f"k@{at}", self.name, space, lambda measured, _: measured.accuracy)
+        best = context.optimise(f"k@{at}", self.name, space)
         context.recommended[f"{self.name}@{at}"] = best.measured
         context.compared[f"fastv@{at}"] = context.measure(
             self.name, {**space.constants, "k": 0.0}, pruning(0.0)

@@ -68,6 +68,7 @@ class ParetoSearch(Search[ParetoOptions]):
                 trials=self.options.trials,
                 sampler=self.options.sampler,
                 initial=self.options.initial,
+                early_stopping=self.options.early_stopping,
                 enqueue=list(self._published(context, shapes)),
             ),
         )

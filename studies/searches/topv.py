@@ -74,13 +74,14 @@ class TopvSearch(Search[TopvOptions]):
             trials=self.options.trials,
             sampler=self.options.sampler,
             initial=self.options.initial,
+            early_stopping=self.options.early_stopping,
             enqueue=(
                 {"recovery": self.options.recoveries[0], **equal_weights(context.grid, self.options.epsilon)},
             ),
             constants={self.options.budget: budget},
         )
         at = f"{self.options.budget}={budget:g}"
-        best = context.optimise(f"topv@{at}", self.name, space, lambda measured, _: measured.accuracy)
+        best = context.optimise(f"topv@{at}", self.name, space)
         context.recommended[f"{self.name}@{at}"] = best.measured
 
 

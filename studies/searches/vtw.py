@@ -61,9 +61,9 @@ class VTWSearch(Search[VTWOptions]):
             "withdrawal",
             self.name,
             space,
-            lambda _, params: self._divergence(context, pruning(params["K"])),
-            "minimize",
-            lambda kl: kl <= self.options.eta,
+            value=lambda params: self._divergence(context, pruning(params["K"])),
+            direction="minimize",
+            stop_when=lambda kl: kl <= self.options.eta,
         )
         last = best.told[-1]
         met = last.values[0] <= self.options.eta

@@ -1,0 +1,185 @@
+"""Early stopping: where it decides, and what counts as lost."""
+
+import numpy as np
+import pytest
+import synthetic_study
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from studies.front import hypervolume
+from studies.main_study import values_of
+from studies.searches.g_search import GSearchOptions
+from studies.searches.p_sigmoid import PSigmoidOptions
+from studies.searches.pareto import ParetoOptions
+from studies.searches.topv import TopvOptions
+from studies.stopping import LEAST, DominatedJudge, Stopped, WilcoxonJudge, checkpoints
+
+N = 64
+
+
+def scores(rate: float, seed: int) -> list[float]:
+    return (np.random.default_rng(seed).random(N) < rate).astype(float).tolist()
+
+
+def judged(judge, ours, seen=N) -> bool:
+    return judge(dict(enumerate(ours[:seen])))
+
+
+@given(st.integers(1, 300))
+def test_checkpoints_take_every_batch_once_in_a_fixed_order(batches: int) -> None:
+    groups = checkpoints(batches)
+    assert sorted(number for group in groups for number in group) == list(range(batches))
+    assert groups == checkpoints(batches)
+    assert all(groups)
+    assert len(groups) <= 5
+
+
+def test_the_first_batches_are_not_the_longest() -> None:
+    first = [number for group in checkpoints(64)[:3] for number in group]
+    assert 16 < np.mean(first) < 48
+
+
+GOOD, EQUAL, BAD = scores(0.9, 0), scores(0.9, 1), scores(0.4, 2)
+
+
+@pytest.mark.parametrize(
+    ("judge", "ours", "lost"),
+    [
+        (DominatedJudge(GOOD), BAD, True),
+        (DominatedJudge(GOOD), EQUAL, False),
+        (DominatedJudge(GOOD), GOOD, False),
+        (DominatedJudge(BAD), GOOD, False),
+        (WilcoxonJudge(GOOD, 0), BAD, True),
+        (WilcoxonJudge(GOOD, 0), EQUAL, False),
+        (WilcoxonJudge(GOOD, 0), GOOD, False),
+        (WilcoxonJudge(BAD, 0), GOOD, False),
+        # a price that the rival does not pay, and one that it pays
+        (WilcoxonJudge(GOOD, 0.9), EQUAL, True),
+        (WilcoxonJudge(GOOD, -0.9), BAD, False),
+    ],
+)
+def test_who_has_lost(judge, ours, lost) -> None:
+    assert judged(judge, ours) is lost
+
+
+@pytest.mark.parametrize("judge", [DominatedJudge([1.0] * N), WilcoxonJudge([1.0] * N, 0)])
+def test_few_samples_decide_nothing(judge) -> None:
+    assert not judged(judge, [0.0] * N, LEAST - 1)
+    assert judged(judge, [0.0] * N, LEAST + 1)
+
+
+BATCH = 8
+
+
+class Patient(synthetic_study.SyntheticEvaluator):
+    """Evaluates batch by batch, as the workers do; counts the samples that it looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples = 0
+
+    def __call__(self, pruning):
+        before = self.calls
+        made = super().__call__(pruning)
+        self.samples += len(made.scores) * (self.calls - before)
+        return made
+
+    def until(self, pruning, judge):
+        if synthetic_study.key_of(pruning) in self.memory:
+            return self(pruning)
+        scores = synthetic_study.evaluate(pruning).scores
+        batches = [range(start, min(start + BATCH, len(scores))) for start in range(0, len(scores), BATCH)]
+        seen: dict[int, float] = {}
+        for group in checkpoints(len(batches)):
+            seen.update({n: scores[n] for batch in group for n in batches[batch]})
+            if judge(seen):
+                break
+        if len(seen) == len(scores):
+            return self(pruning)
+        self.samples += len(seen)
+        return Stopped(accuracy=float(np.mean(list(seen.values()))), samples=len(seen), seconds=1.0)
+
+
+def searched(options, early: bool, **changes):
+    evaluator = Patient()
+    options = options.model_copy(update={"early_stopping": early})
+    given = {"evaluate": evaluator, "evaluate_until": evaluator.until}
+    return synthetic_study.search(options, **given | changes), evaluator
+
+
+@pytest.fixture
+def many_samples(monkeypatch):
+    monkeypatch.setattr(synthetic_study, "SAMPLES", [(synthetic_study.VISUAL, 7)] * 300 + [(16, 5)] * 100)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GSearchOptions(trials=10, sampler="random"),
+        PSigmoidOptions(trials=12, sampler="tpe"),
+        TopvOptions(trials=12, sampler="tpe"),
+    ],
+    ids=lambda options: options.method,
+)
+@pytest.mark.usefixtures("many_samples")
+def test_the_same_schedule_wins(options) -> None:
+    (whole, everything), (early, less) = searched(options, False), searched(options, True)
+    assert less.samples < everything.samples
+    assert set(early.recommended) == set(whole.recommended)
+    for label, found in early.recommended.items():
+        assert found.accuracy == pytest.approx(whole.recommended[label].accuracy, abs=0.0051)
+    if options.sampler == "random":
+        # the proposals do not depend on what was told, so the winners are the very same
+        assert {label: m.key for label, m in early.recommended.items()} == {
+            label: m.key for label, m in whole.recommended.items()
+        }
+
+
+@pytest.mark.usefixtures("many_samples")
+def test_a_front_is_as_good_for_less() -> None:
+    options = ParetoOptions(trials=100, seed=1)
+    (whole, everything), (early, less) = searched(options, False), searched(options, True)
+    volumes = [hypervolume([measured.point for measured in made.main]) for made in (early, whole)]
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.005)
+    assert less.samples < 0.85 * everything.samples
+    stopped = [t for t in early.main.trials_of("pareto") if t.state == TrialState.PRUNED]
+    assert len(stopped) > 20
+    # a stopped trial has no values, counts as a trial, and is never proposed again
+    keys = [trial.user_attrs["key"] for trial in early.main.trials_of("pareto")]
+    assert len(keys) == len(set(keys)) == 100
+    assert all(trial.values is None and 0 < trial.user_attrs["samples"] < 400 for trial in stopped)
+
+
+@pytest.mark.usefixtures("many_samples")
+def test_a_study_that_was_interrupted_goes_on_alike() -> None:
+    options = ParetoOptions(trials=40, seed=3, early_stopping=True)
+    whole, _ = searched(options, True)
+    storage = InMemoryStorage()
+    for _ in range(4):
+        evaluator = Patient()
+        patience = iter(range(11))
+
+        def until(pruning, judge, evaluator=evaluator, patience=patience):
+            if next(patience, None) is None:
+                raise KeyboardInterrupt
+            return evaluator.until(pruning, judge)
+
+        try:
+            context, _ = searched(options, True, storage=storage, evaluate=evaluator, evaluate_until=until)
+            break
+        except KeyboardInterrupt:
+            continue
+
+    def trials(context):
+        return [(t.state, t.user_attrs["key"], values_of(t)) for t in context.main.trials_of("pareto")]
+
+    assert trials(context) == trials(whole)
+
+
+def test_nothing_is_stopped_unless_asked_for() -> None:
+    def never(pruning, judge):
+        raise AssertionError("asked to judge")
+
+    synthetic_study.search(ParetoOptions(trials=12), evaluate_until=never)
