@@ -10,22 +10,27 @@ from db.owners import current_owner
 from db.session import Database
 from db.values import Lease, NewFront
 from searchsvc.evaluations import Evaluations
-from searchsvc.progress import OnTrial, Standing
+from searchsvc.latencies import measure_front
+from searchsvc.points import prefill_columns
+from searchsvc.progress import SILENT, Standing, Told
 from searchsvc.showcase import publish
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
 from studies.context import Context, Dimensions
 from studies.driver import SearchResult, estimate_evaluations, run_search
 from studies.front import REFERENCE
+from studies.latency import with_latencies
 from studies.measured import Measured
 
 LEASE_SECONDS = 30.0
 
 
 def run_study(
-    database: Database, name: str, *, ray_address: str | None = None, on_trial: OnTrial | None = None
+    database: Database, name: str, *, ray_address: str | None = None, told: Told = SILENT
 ) -> SearchResult:
-    """Run a queued, interrupted or finished study; what was told already is not done again.
+    """Run a queued, interrupted or finished study; what was told or measured already is not done again.
+
+    With a latency goal the front's members are timed on a worker when the search has ended.
 
     Raises:
         NotFound, StudyBusy: no such study, or somebody else runs it.
@@ -35,9 +40,9 @@ def run_study(
     lease = queue.claim(database, name, owner=current_owner(), seconds=LEASE_SECONDS, reopen=True)
     try:
         with _heartbeat(database, lease):
-            result = _search(database, subject, lease, ray_address, on_trial)
+            result = _search(database, subject, lease, ray_address, told)
             _keep_front(database, lease, result)
-            publish(database, subject, result.evaluations)
+            publish(database, subject, result.evaluations, result.latencies)
     except KeyboardInterrupt:
         queue.release(database, lease)
         raise
@@ -48,25 +53,8 @@ def run_study(
     return result
 
 
-def summary(name: str, max_drop: float, result: SearchResult) -> str:
-    """Return one line about a finished study for the person who waited."""
-    unpruned = result.baseline.accuracy
-    start = f"{name}: {len(result.evaluations)} schedules on `search`, unpruned {unpruned:.4f}"
-    if result.out_of_time:
-        start += ", stopped by limits.hours"
-    found = result.result
-    if found is None:
-        return f"{start}; no schedule was recommended"
-    verdict = "within" if result.meets_goal else "nothing cheaper is within"
-    nearest = "" if result.meets_goal else "the nearest is "
-    return (
-        f"{start}; {verdict} {max_drop:g} of it: {nearest}trial {found.number} ({found.label}), "
-        f"{found.accuracy:.4f} at {found.flops_ratio:.3f} of the decoder FLOPs"
-    )
-
-
 def _search(
-    database: Database, subject: Subject, lease: Lease, ray_address: str | None, on_trial: OnTrial | None
+    database: Database, subject: Subject, lease: Lease, ray_address: str | None, told: Told
 ) -> SearchResult:
     spec = subject.spec
     with Evaluations(database, subject, "search", lease=lease, ray_address=ray_address) as evaluate:
@@ -76,11 +64,10 @@ def _search(
         )
         expected = estimate_evaluations(spec.search, size)
 
-        def told(newest: Measured) -> None:
-            if on_trial is not None:
-                best = context.choose(list(context.main))
-                done = newest.number + 1
-                on_trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
+        def tell(newest: Measured) -> None:
+            best = context.choose(list(context.main))
+            done = newest.number + 1
+            told.trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
 
         context = Context(
             storage=optuna_storage(database),
@@ -96,15 +83,25 @@ def _search(
             grid=max(subject.traits.grid or (1, 1)),
             max_drop=spec.goal.max_drop,
             hours=spec.limits.hours,
-            on_trial=told,
+            on_trial=tell,
             before_write=lambda: queue.check_lease(database, lease),
         )
-        return run_search(spec.search, context)
+        result = run_search(spec.search, context)
+        if spec.goal.max_latency_ratio is None:
+            return result
+        # Whatever `limits.hours` says: it ends the search, and without this the goal could not be judged.
+        found = measure_front(database, lease, result.front[::-1], evaluate.side_by_side, told.timed)
+        return with_latencies(result, spec.goal, found)
 
 
 def _keep_front(database: Database, lease: Lease, result: SearchResult) -> None:
     members = [
-        {"trial": point.number, "flops_ratio": point.flops_ratio, "accuracy": point.accuracy}
+        {
+            "trial": point.number,
+            "flops_ratio": point.flops_ratio,
+            "accuracy": point.accuracy,
+            **prefill_columns(point, result.latencies),
+        }
         for point in result.front
     ]
     front = NewFront(

@@ -30,14 +30,25 @@ class Created:
 
 
 def create_study(
-    database: Database, file: Path | None, flags: Mapping[str, Any], options: Sequence[str]
+    database: Database,
+    file: Path | None,
+    flags: Mapping[str, Any],
+    options: Sequence[str],
+    goals: Sequence[str] = (),
 ) -> Created:
     """Check the spec, the data and the model, then queue the study.
+
+    Args:
+        database: where to.
+        file: a spec, if there is one.
+        flags: values by their dotted place in the spec; they win over the file, None is not given.
+        options: KEY=VALUE of the method.
+        goals: KEY=VALUE of the goal, keys as in `--max-drop`.
 
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
-    spec = _anchored(_spec(file, flags, options))
+    spec = _anchored(_spec(file, flags, options, goals))
     if spec.name in {study.name for study in studies.list_studies(database)}:
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
@@ -49,24 +60,32 @@ def create_study(
     )
     optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
     minutes = evaluations * seconds / 60
+    timed = "" if spec.goal.max_latency_ratio is None else ", and then the timing of its front"
     return Created(
         name=spec.name,
         summary=f"{spec.name}: {spec.search.method} on {spec.model.id}, {len(subject.search)} search and "
-        f"{len(subject.test)} test samples, about {evaluations} evaluations, about {minutes:.1f} minutes",
+        f"{len(subject.test)} test samples, about {evaluations} evaluations, about {minutes:.1f} minutes"
+        f"{timed}",
     )
 
 
-def _spec(file: Path | None, flags: Mapping[str, Any], options: Sequence[str]) -> StudySpec:
+def _spec(
+    file: Path | None, flags: Mapping[str, Any], options: Sequence[str], goals: Sequence[str] = ()
+) -> StudySpec:
     """Lay the flags that were given over the file's keys."""
     data = {} if file is None else _read(file)
     for path, value in flags.items():
         if value is not None:
             _set(data, path, value)
     for option in options:
-        key, sign, value = option.partition("=")
-        if not sign or not key:
-            raise ServiceError(f"--option {option}: write KEY=VALUE, as in --option trials=30")
-        _set(data, f"search.{key}", _value(option, value))
+        key, value = _pair("option", option, "trials=30")
+        _set(data, f"search.{key}", value)
+    for goal in goals:
+        key, value = _pair("goal", goal, "max-latency-ratio=0.7")
+        place = f"goal.{key.replace('-', '_')}"
+        if flags.get(place) is not None:
+            raise ServiceError(f"--goal {goal}: --{key.replace('_', '-')} says it too; give one of them")
+        _set(data, place, value)
     if isinstance(data.get("model"), dict) and data["model"].get("id") == DEMO:
         _demo_defaults(data)
     if file is not None and data == _read(file):
@@ -90,12 +109,16 @@ def _anchored(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"model": model, "data": data})
 
 
-def _value(option: str, text: str) -> Any:
+def _pair(flag: str, text: str, example: str) -> tuple[str, Any]:
+    """Split the KEY=VALUE of a flag, the value being YAML."""
+    key, _, value = text.partition("=")
+    if not key or not value.strip():
+        raise ServiceError(f"--{flag} {text}: write KEY=VALUE, as in --{flag} {example}")
     try:
-        return yaml.safe_load(text)
+        return key, yaml.safe_load(value)
     except yaml.YAMLError as error:
         reason = getattr(error, "problem", None) or "not YAML"
-        raise ServiceError(f"--option {option}: the value cannot be read ({reason})") from error
+        raise ServiceError(f"--{flag} {text}: the value cannot be read ({reason})") from error
 
 
 def _demo_defaults(data: dict[str, Any]) -> None:

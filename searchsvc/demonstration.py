@@ -8,7 +8,7 @@ from typing import Any
 from db.session import Database
 from db.studies import get_study, list_studies
 from searchsvc.cli.output import as_table, message, stdout
-from searchsvc.controller import run_study, summary
+from searchsvc.controller import run_study
 from searchsvc.creation import create_study
 from searchsvc.demo.data import write
 from searchsvc.errors import GoalNotMetError
@@ -16,6 +16,7 @@ from searchsvc.evaluations import Evaluations
 from searchsvc.executor import disconnect
 from searchsvc.export import Choice, confidently_within, export_profile
 from searchsvc.locations import DEMO
+from searchsvc.outcome import summary
 from searchsvc.points import on_front
 from searchsvc.progress import bars
 from searchsvc.queries import goal
@@ -110,7 +111,7 @@ def _study(database: Database, method: str, plan: Plan, manifest: Path) -> Searc
         options = [f"{key}={value}" for key, value in plan.methods[method].items()]
         message(create_study(database, None, flags, options).summary)
     with bars(name) as progress:
-        result = run_study(database, name, on_trial=progress)
+        result = run_study(database, name, told=progress)
     message(summary(name, goal(database, name), result))
     return result
 

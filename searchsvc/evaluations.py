@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from db import results, values
 from db.session import Database
@@ -68,6 +68,15 @@ class Evaluations:
         if pruning is None:
             return baseline
         return self._evaluate(pruning, self.key_of(pruning))
+
+    def side_by_side(self, pruning: Pruning, rounds: int) -> dict[str, Any]:
+        """Time a pruning beside none on a worker, afresh; what it returns: `Worker.side_by_side`.
+
+        Raises:
+            ServiceError: it has killed its worker again and again.
+        """
+        note = partial(self._note_attempt, self.key_of(pruning), datetime.now(UTC))
+        return self._workers().side_by_side(pruning, rounds, note)
 
     def key_of(self, pruning: Pruning | None) -> str:
         """Return the key under which the evaluation is remembered; equal token counts have equal keys."""

@@ -7,7 +7,7 @@ its worker fails after `ATTEMPTS` and cannot be retried for ever.
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -25,6 +25,9 @@ ATTEMPTS = 3
 
 #: Called with (worker, error message) for every attempt that failed.
 OnFailure = Callable[[str, str], None]
+
+#: Called with (actor, batch): begins what is wanted of a batch, and returns Ray's reference to it.
+Submit = Callable[[Any, int], Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,26 +69,52 @@ class RayExecutor:
             ServiceError: a batch has killed its worker `ATTEMPTS` times.
         """
         text = None if pruning is None else pruning.model_dump_json()
-        waiting = {self._submit(batch, text): Attempt(batch, 1) for batch in range(len(self._job.batches))}
-        records: dict[int, SampleRecord] = {}
+        batches = self._job.batches
+        found = self._on(range(len(batches)), lambda actor, batch: actor.run.remote(batch, text), on_failure)
+        records = {
+            index: record
+            for batch, measured in found.items()
+            for index, record in zip(batches[batch], measured, strict=True)
+        }
+        return [records[index] for index in sorted(records)]
+
+    def side_by_side(self, pruning: Pruning, rounds: int, on_failure: OnFailure) -> dict[str, Any]:
+        """Time a pruning beside none on the first worker and batch (the longest prompts), the others idle.
+
+        Returns:
+            As `Worker.side_by_side` does.
+
+        Raises:
+            ServiceError: it has killed its worker `ATTEMPTS` times.
+        """
+        text = pruning.model_dump_json()
+        first = [0]  # one batch, so no other worker takes the machine's time meanwhile
+        found = self._on(
+            first, lambda actor, batch: actor.side_by_side.remote(batch, text, rounds), on_failure
+        )
+        timed: dict[str, Any] = found[first[0]]
+        return timed
+
+    def _on(self, batches: Iterable[int], submit: Submit, on_failure: OnFailure) -> dict[int, Any]:
+        """Return what `submit` gives for every batch, each on the actor that holds it."""
+        waiting = {submit(self._actor(batch), batch): Attempt(batch, 1) for batch in batches}
+        found: dict[int, Any] = {}
         while waiting:
             done, _ = ray.wait(list(waiting), num_returns=1)
             attempt = waiting.pop(done[0])
             try:
-                found = ray.get(done[0])
+                found[attempt.batch] = ray.get(done[0])
             except RayActorError as error:
                 on_failure(f"worker-{attempt.batch % len(self._actors)}", str(error).splitlines()[0])
-                waiting[self._again(attempt, text, error)] = Attempt(attempt.batch, attempt.number + 1)
-                continue
+                waiting[self._again(attempt, submit, error)] = Attempt(attempt.batch, attempt.number + 1)
             except RayTaskError as error:
                 raise _own_error(error) from None
-            records.update(zip(self._job.batches[attempt.batch], found, strict=True))
-        return [records[index] for index in sorted(records)]
+        return found
 
-    def _submit(self, batch: int, pruning: str | None) -> Any:
-        return self._actors[batch % len(self._actors)].run.remote(batch, pruning)
+    def _actor(self, batch: int) -> Any:
+        return self._actors[batch % len(self._actors)]
 
-    def _again(self, attempt: "Attempt", pruning: str | None, error: Exception) -> Any:
+    def _again(self, attempt: "Attempt", submit: Submit, error: Exception) -> Any:
         """Submit a batch again, to a new actor where the one it ran on is gone."""
         index = attempt.batch % len(self._actors)
         if attempt.number >= ATTEMPTS:
@@ -95,7 +124,7 @@ class RayExecutor:
             ) from error
         if not self._answers(index):
             self._actors[index] = self._new_actor()
-        return self._submit(attempt.batch, pruning)
+        return submit(self._actor(attempt.batch), attempt.batch)
 
     def _answers(self, index: int) -> bool:
         try:

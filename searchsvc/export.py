@@ -10,11 +10,12 @@ from db import results, studies
 from db.session import Database
 from db.values import NewProfile
 from pruners import Pruning, PruningProfile
-from pruners.profile import Expected, FlopsRatio, ModelRef, Provenance
+from pruners.profile import Expected, FlopsRatio, Latency, ModelRef, Provenance
+from searchsvc.candidates import candidates
 from searchsvc.costing import counter_ratios
 from searchsvc.errors import GoalNotMetError, ServiceError
 from searchsvc.evaluations import Evaluations
-from searchsvc.points import on_front
+from searchsvc.latencies import read_latencies, shown
 from searchsvc.queries import study_points
 from searchsvc.subject import Subject, subject_of
 from studies.front import knee
@@ -50,6 +51,8 @@ def export_profile(
 ) -> str:
     """Write the chosen schedule to `out`; return one line about it.
 
+    Of a study with a latency goal only the front's members that met it are chosen among, except by `trial`.
+
     Raises:
         GoalNotMetError: no schedule fits `choice`; the message names the nearest and its gap.
         ServiceError: the choice or the file cannot be.
@@ -61,11 +64,14 @@ def export_profile(
     study = studies.get_study(database, name)
     points = study_points(database, name)
     subject = subject_of(study)
+    latencies = read_latencies(database, name)
+    front = [] if choice.trial is not None else candidates(points, subject.spec, latencies)
     with Evaluations(database, subject, "test", ray_address=ray_address) as evaluate:
-        chosen = _chosen(points, choice, evaluate)
+        chosen = _chosen(points, front, choice, evaluate)
         evaluation, baseline = evaluate(chosen.pruning), evaluate.baseline
     pruning = _pruning_of(chosen)
-    expected = _expected(subject, pruning, evaluation, baseline)
+    latency = latencies.get(chosen.key)
+    expected = _expected(subject, pruning, evaluation, baseline, latency)
     profile = _profile(subject, chosen, pruning, expected)
     _write(out, profile.to_yaml())
     numbers = expected.model_dump(mode="json")
@@ -76,16 +82,15 @@ def export_profile(
     return (
         f"{out}: trial {chosen.number} ({chosen.label}); on `test` {evaluation.accuracy:.4f} against "
         f"{baseline.accuracy:.4f} unpruned, {evaluation.decoder_ratio:.3f} of the decoder FLOPs, "
-        f"{evaluation.kv_ratio:.3f} of the KV cache"
+        f"{evaluation.kv_ratio:.3f} of the KV cache" + ("" if latency is None else f", {shown(latency)}")
     )
 
 
-def _chosen(points: list[Measured], choice: Choice, evaluate: Callable[..., Evaluation]) -> Measured:
-    front = [point for point in on_front(points) if point.pruning is not None]
+def _chosen(
+    points: list[Measured], front: list[Measured], choice: Choice, evaluate: Callable[..., Evaluation]
+) -> Measured:
     if choice.trial is not None:
         return _by_trial(points, choice.trial)
-    if not front:
-        raise GoalNotMetError("no pruned schedule is on the front: none is as good as any cheaper one")
     if choice.knee:
         return front[knee([point.point for point in front])]
     if choice.max_flops is not None:
@@ -161,7 +166,13 @@ def _profile(subject: Subject, point: Measured, pruning: Pruning, expected: Expe
     )
 
 
-def _expected(subject: Subject, pruning: Pruning, evaluation: Evaluation, baseline: Evaluation) -> Expected:
+def _expected(
+    subject: Subject,
+    pruning: Pruning,
+    evaluation: Evaluation,
+    baseline: Evaluation,
+    latency: Latency | None,
+) -> Expected:
     bounds = interval(evaluation.scores)
     samples = [(record.visual_tokens, record.text_tokens) for record in evaluation.records]
     return Expected(
@@ -176,6 +187,7 @@ def _expected(subject: Subject, pruning: Pruning, evaluation: Evaluation, baseli
         ),
         kv_ratio=evaluation.kv_ratio,
         vision_token_ratio=evaluation.vision_token_ratio,
+        latency=latency,
     )
 
 

@@ -1,10 +1,11 @@
 """A study's evaluated schedules as tables, plots and exports take them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 
+from pruners.profile import Latency
 from studies.front import pareto_front
 from studies.measured import Measured, read_trial
 
@@ -30,8 +31,19 @@ def name(point: Measured) -> str:
     return f"{point.method}, trial {point.number}: {point.accuracy:.3f} at {point.flops_ratio:.2f}"
 
 
-def rows(points: Iterable[Measured]) -> list[dict[str, Any]]:
-    """Lay points out for `--output`."""
+def prefill_columns(point: Measured, latencies: Mapping[str, Latency]) -> dict[str, Any]:
+    """Return a point's measured prefill ratio and interval, None where there is none; nothing of no front."""
+    if not latencies:
+        return {}
+    found = latencies.get(point.key)
+    return {
+        "prefill_ratio": found and found.prefill_ratio,
+        "prefill_interval_95": list(found.prefill_interval) if found and found.prefill_interval else None,
+    }
+
+
+def rows(points: Iterable[Measured], latencies: Mapping[str, Latency] | None = None) -> list[dict[str, Any]]:
+    """Lay points out for `--output`, with what was measured of their prefill where anything was."""
     return [
         {
             "trial": point.number,
@@ -41,6 +53,7 @@ def rows(points: Iterable[Measured]) -> list[dict[str, Any]]:
             "flops_ratio": point.flops_ratio,
             "kv_ratio": point.kv_ratio,
             "samples": point.samples,
+            **prefill_columns(point, latencies or {}),
         }
         for point in points
     ]

@@ -34,11 +34,21 @@ class Standing:
         )
 
 
-OnTrial = Callable[[Standing], None]
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Whom a running study tells how far it is."""
+
+    #: after every new trial
+    trial: Callable[[Standing], None]
+    #: after every front member that was timed: (members timed, members in all)
+    timed: Callable[[int, int], None]
+
+
+SILENT = Told(trial=lambda _: None, timed=lambda _done, _all: None)
 
 
 @contextmanager
-def bars(name: str) -> Iterator[OnTrial]:
+def bars(name: str) -> Iterator[Told]:
     """Show a bar on stderr while a study runs; off a terminal, a plain line every tenth of the way."""
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -52,18 +62,23 @@ def bars(name: str) -> Iterator[OnTrial]:
         def advance(now: Standing) -> None:
             progress.update(task, completed=now.done, total=max(now.expected, now.done), best=str(now))
 
-        yield advance
+        def time(done: int, members: int) -> None:
+            progress.update(task, completed=done, total=members, best="front members timed")
+
+        yield Told(trial=advance, timed=time)
 
 
-def _lines(name: str, console: Console) -> OnTrial:
+def _lines(name: str, console: Console) -> Told:
     shown = -1
+
+    def write(line: str) -> None:
+        console.print(f"{name}: {line}", highlight=False, markup=False, soft_wrap=True)
 
     def advance(now: Standing) -> None:
         nonlocal shown
         tenth = 10 * now.done // max(now.expected, 1)
         if tenth > shown:
             shown = tenth
-            line = f"{name}: {now.done} of about {now.expected} evaluations, {now}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            write(f"{now.done} of about {now.expected} evaluations, {now}")
 
-    return advance
+    return Told(trial=advance, timed=lambda done, members: write(f"{done} of {members} front members timed"))

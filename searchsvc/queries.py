@@ -1,16 +1,21 @@
 """What reading commands show of studies."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 
 from db import results, studies
 from db.session import Database
+from pruners.profile import Latency
 from searchsvc.errors import ServiceError
+from searchsvc.latencies import read_latencies
 from searchsvc.points import measured_in, on_front, rows
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import stored_spec
+from studies.latency import choose_fast, pruned_members
 from studies.measured import Measured, cheapest_within
+from studies.spec import GoalSpec
 
 
 def list_studies(database: Database) -> list[dict[str, Any]]:
@@ -39,7 +44,7 @@ def show_study(database: Database, name: str) -> dict[str, Any]:
         "error": study.error,
         "trials": len(points),
         "front_members": len(on_front(points)),
-        **_standing(points, stored_spec(study).goal.max_drop),
+        **_standing(points, stored_spec(study).goal, read_latencies(database, name)),
         "hypervolume": fronts[-1].hypervolume if fronts else None,
         "model_sha256": study.model.fingerprint,
         "data_sha256": study.dataset.sha256,
@@ -47,13 +52,32 @@ def show_study(database: Database, name: str) -> dict[str, Any]:
     }
 
 
-def _standing(points: list[Measured], max_drop: float) -> dict[str, Any]:
-    """The unpruned accuracy, and the best schedule so far: what the goal asks for, else the most accurate."""
+def _standing(points: list[Measured], goal: GoalSpec, latencies: Mapping[str, Latency]) -> dict[str, Any]:
+    """The unpruned accuracy, and the best schedule so far: what the goal asks for, else the nearest to it."""
     unpruned = next((point for point in points if point.pruning is None), None)
     if unpruned is None:
         return {"unpruned_accuracy": None, "best": None}
-    best = cheapest_within(points, unpruned.accuracy, max_drop)
-    return {"unpruned_accuracy": unpruned.accuracy, "best": next(iter(rows([best])))}
+    best = cheapest_within(points, unpruned.accuracy, goal.max_drop)
+    found: dict[str, Any] = {"unpruned_accuracy": unpruned.accuracy}
+    if goal.max_latency_ratio is not None and latencies:
+        front = on_front(points)
+        choice = choose_fast(front, unpruned.accuracy, goal.max_drop, goal.max_latency_ratio, latencies)
+        best = choice.member or best
+        found["latency"] = _timed(front, latencies) | {"goal_met": choice.meets_goal}
+    return {**found, "best": next(iter(rows([best], latencies)))}
+
+
+def _timed(front: list[Measured], latencies: Mapping[str, Latency]) -> dict[str, Any]:
+    """How many of the front's members have been timed, and how."""
+    members = pruned_members(front)
+    found = [latencies[member.key] for member in members if member.key in latencies]
+    return {
+        "members": len(members),
+        "timed": len(found),
+        "device": sorted({str(latency.device) for latency in found}),
+        "batch_size": sorted({latency.batch_size for latency in found}),
+        "rounds": sorted({latency.rounds or 0 for latency in found}),
+    }
 
 
 def study_points(database: Database, name: str) -> list[Measured]:
@@ -70,9 +94,9 @@ def study_points(database: Database, name: str) -> list[Measured]:
     return points
 
 
-def goal(database: Database, name: str) -> float:
-    """Return the accuracy that a study's result may lose."""
-    return stored_spec(studies.get_study(database, name)).goal.max_drop
+def goal(database: Database, name: str) -> GoalSpec:
+    """Return what a study is for."""
+    return stored_spec(studies.get_study(database, name)).goal
 
 
 def delete_study(database: Database, name: str) -> None:

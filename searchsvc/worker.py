@@ -1,10 +1,12 @@
 """What runs inside a worker process: one model replica, and the batches that were given to it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pruners import Pruning
 from studies.evaluator import EvaluationSettings, PlainEvaluator, SampleRecord
 from studies.models import load
+from studies.prompts import encode_prompts
 from studies.samples import Sample
 from studies.spec import ModelSpec
 
@@ -28,8 +30,10 @@ class Worker:
         import torch
 
         torch.set_num_threads(job.settings.threads)
-        model, processor, _ = load(job.model, device=job.settings.device)
-        self._evaluator = PlainEvaluator(model, processor, job.samples, job.metric, job.settings, job.batches)
+        self._model, self._processor, _ = load(job.model, device=job.settings.device)
+        self._evaluator = PlainEvaluator(
+            self._model, self._processor, job.samples, job.metric, job.settings, job.batches
+        )
 
     def ping(self) -> bool:
         """Answer once the model is loaded."""
@@ -39,3 +43,17 @@ class Worker:
         """Evaluate one batch under a pruning given as JSON; None is no pruning."""
         chosen = None if pruning is None else Pruning.model_validate_json(pruning)
         return self._evaluator.run(batch, chosen)
+
+    def side_by_side(self, batch: int, pruning: str, rounds: int) -> dict[str, Any]:
+        """Time the `generate` of one batch under a pruning given as JSON and under none, taking turns.
+
+        Returns what `searchsvc.speed.side_by_side` does, and `device_name`. The prefill includes the vision
+        tower, as a user's own call does.
+        """
+        from searchsvc.speed import device_name, side_by_side
+
+        evaluator, model = self._evaluator, self._model
+        samples = [evaluator.samples[index] for index in evaluator.batches[batch]]
+        inputs = encode_prompts(self._processor, samples).to(device=model.device, dtype=model.dtype)
+        found = side_by_side(model, inputs, Pruning.model_validate_json(pruning), rounds)
+        return {"device_name": device_name(model.device), **found}

@@ -6,8 +6,9 @@ nothing had happened (`studies.context`).
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pruners.profile import Latency
 from pruners.pruning import Pruning
 from pruners.rankers import RandomRanker, UniformRanker
 from studies.context import Context, Dimensions, OutOfTimeError
@@ -56,12 +57,15 @@ class SearchResult:
     hypervolume: float
     #: the front's bend
     knee: Measured
-    #: the recommendation that the goal asks for; None when there is none at all
+    #: the recommendation that the goal asks for; None when there is none at all. With a latency goal: the
+    #: front's member that it asks for (`studies.latency`)
     result: Measured | None
-    #: whether `result` loses at most `max_drop` and costs less than no pruning
+    #: whether `result` loses at most `max_drop` and costs less than no pruning, and is as fast as asked for
     meets_goal: bool
     #: whether `limits.hours` ended the study early
     out_of_time: bool
+    #: what was measured of the front's members, by key; empty without a latency goal
+    latencies: Mapping[str, Latency] = field(default_factory=dict)
 
     @property
     def pruning(self) -> Pruning | None:

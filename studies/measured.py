@@ -1,6 +1,6 @@
 """What one evaluation gives, and what of it an Optuna trial keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,15 @@ class Measured:
         return self.flops_ratio, self.accuracy
 
 
+def within_drop(tried: Iterable[Measured], baseline: float, max_drop: float) -> list[Measured]:
+    """Return those that lose at most `max_drop` of `baseline`."""
+    # 1e-12: 0.90 - 0.01 must not refuse an accuracy of 0.89
+    return [measured for measured in tried if measured.accuracy >= baseline - max_drop - 1e-12]
+
+
 def cheapest_within(tried: Sequence[Measured], baseline: float, max_drop: float) -> Measured:
     """Return the cheapest that loses at most `max_drop` of `baseline`, else the most accurate."""
-    # 1e-12: 0.90 - 0.01 must not refuse an accuracy of 0.89
-    good = [measured for measured in tried if measured.accuracy >= baseline - max_drop - 1e-12]
+    good = within_drop(tried, baseline, max_drop)
     if good:
         return min(good, key=lambda m: (m.flops_ratio, -m.accuracy, m.number))
     return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))

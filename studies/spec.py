@@ -73,6 +73,9 @@ class GoalSpec(Part):
 
     #: accuracy, in [0, 1], that the result may lose against the measured, unpruned model
     max_drop: float = Field(default=0.01, ge=0, le=1)
+    #: measured prefill time of the result over that of no pruning, at most, in (0, 1]; None: nothing is
+    #: measured
+    max_latency_ratio: float | None = Field(default=None, gt=0, le=1)
 
 
 class LimitsSpec(Part):

@@ -53,6 +53,23 @@ def test_flags_win_over_the_file_and_defaults_are_filled_in(
     assert spec["workers"] == {"count": 1, "gpus_per_worker": 0.0, "batch_size": 4, "threads": 1}
 
 
+def test_goals_by_flag_win_over_the_file_and_say_that_the_front_is_timed(
+    tmp_path: Path, tiny_model: Path, tiny_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spec.yaml"
+    written = SPEC.format(model=tiny_model, data=tiny_manifest)
+    path.write_text(written + "goal: {max_drop: 0.3, max_latency_ratio: 0.9}\n")
+    goals = ["--goal", "max-latency-ratio=0.7", "--goal", "max-drop=0.2"]
+    assert run(["study", "create", "--spec", str(path), *goals, "--db", str(tmp_path / "x.db")]) == 0
+    assert "and then the timing of its front" in capsys.readouterr().err
+    goal = {"max_drop": 0.2, "max_latency_ratio": 0.7}
+    assert stored(tmp_path / "x.db", "written")["goal"] == goal
+    off = ["study", "create", "off", "--spec", str(path), "--goal", "max-latency-ratio=null"]
+    assert run([*off, "--db", str(tmp_path / "x.db")]) == 0
+    assert "timing" not in capsys.readouterr().err
+    assert stored(tmp_path / "x.db", "off")["goal"] == {"max_drop": 0.3, "max_latency_ratio": None}
+
+
 def test_the_metric_is_the_one_that_the_rows_name(
     tmp_path: Path, tiny_model: Path, tiny_manifest: Path
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_cli import commands
 from typer.main import get_command
 
@@ -14,7 +15,7 @@ from pruners.rankers import RANKERS
 from searchsvc.cli.app import app
 from studies.metrics import METRICS
 from studies.searches import SEARCHES
-from studies.spec import StudySpec
+from studies.spec import GoalSpec, StudySpec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -72,7 +73,18 @@ def test_the_manifest_shown_is_one_that_is_read() -> None:
 
 def test_the_spec_shown_is_one_that_is_read() -> None:
     (text,) = blocks("yaml")
-    assert StudySpec.from_yaml(text).search.method == "p-sigmoid"
+    spec = StudySpec.from_yaml(text)
+    assert spec.search.method == "p-sigmoid"
+    shown = yaml.safe_load(text)["goal"]
+    assert set(shown) == set(GoalSpec.model_fields), "a goal that is not shown"
+
+
+@pytest.mark.parametrize("goal", GoalSpec.model_fields)
+def test_every_goal_stands_in_readme_and_help(goal: str) -> None:
+    key = goal.replace("_", "-")
+    assert f"--goal {key}=" in README
+    (option,) = (o for o in get_command(app).commands["study"].commands["create"].params if o.name == "goal")
+    assert key in option.help
 
 
 @pytest.mark.parametrize("method", SEARCHES)

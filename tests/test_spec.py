@@ -21,12 +21,18 @@ def test_parsed_spec_holds_every_default():
     assert spec.search == PSigmoidOptions(budgets=(0.1, 0.25), trials=30)
     assert spec.search.initial == 10
     assert (spec.goal.max_drop, spec.limits.hours, spec.workers.batch_size) == (0.01, None, 16)
+    assert spec.goal.max_latency_ratio is None, "nothing is timed unless it is asked for"
     assert (spec.data.split.search, spec.data.split.seed, spec.data.metric) == (None, 0, None)
 
 
 @pytest.mark.parametrize("method", sorted(SEARCHES))
 def test_every_method_round_trips_resolved(method):
-    data = {**yaml.safe_load(TEXT), "search": {"method": method}, "limits": {"hours": 1}}
+    data = {
+        **yaml.safe_load(TEXT),
+        "search": {"method": method},
+        "limits": {"hours": 1},
+        "goal": {"max_latency_ratio": 0.7},
+    }
     spec = StudySpec.parse(data, "flags")
     text = spec.to_yaml()
     assert StudySpec.from_yaml(text) == spec
@@ -89,6 +95,16 @@ def test_wrong_option_is_one_line_with_its_key(option):
             "p-sigmoid, budgets: [0.1, 0.25], trials",
             "fastv, trials",
             r"\(known: layers, method, ranker, ratios, seed\)",
+        ),
+        *(
+            ("name: digits", f"name: digits\ngoal: {{{goal}}}", rf"spec\.yaml:2: {message}")
+            for goal, message in {
+                "max_latency_ratio: 0": r"goal\.max_latency_ratio must be greater than 0, not 0",
+                "max_latency_ratio: 1.5": r"goal\.max_latency_ratio must be less than or equal to 1, not 1\.5",
+                "max_latency_ratio: '0.7'": r"goal\.max_latency_ratio must be a valid number, not '0\.7'",
+                "max_latency_ratio: .nan": r"goal\.max_latency_ratio must be a finite number",
+                "max_latncy_ratio: 0.7": r"unknown key 'goal\.max_latncy_ratio'; did you mean 'max_latency_ratio'\?",
+            }.items()
         ),
         ("[0.1, 0.25]", "[0.1, 1.5]", r"search\.budgets\[1\] must be less than or equal to 1, not 1\.5"),
         ("trials: 30", "trials: [", r"spec\.yaml:4: not valid YAML"),

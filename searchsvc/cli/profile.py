@@ -32,7 +32,11 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     db: Url = None,
 ) -> None:
-    """Write a study's schedule as a profile, with its numbers measured on the `test` split."""
+    """Write a study's schedule as a profile, with its numbers measured on the `test` split.
+
+    Of a study with a latency goal, only members of the front that were fast enough are chosen among, except
+    by --trial; what was measured of the prefill is written into the profile.
+    """
     from searchsvc.export import Choice, export_profile
     from searchsvc.settings import Settings
 

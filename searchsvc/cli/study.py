@@ -45,6 +45,13 @@ def create(
     gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Stop then, keep the best so far.")] = None,
+    goal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KEY=VALUE; repeatable. max-drop, as --max-drop. max-latency-ratio: prefill time over that "
+            "of no pruning, at most; when the search ends, a worker times the front's members."
+        ),
+    ] = None,
     run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
     db: Url = None,
 ) -> None:
@@ -69,7 +76,7 @@ def create(
         "workers.batch_size": batch_size,
     }
     with open_database(db) as database:
-        created = create_study(database, spec, flags, option or [])
+        created = create_study(database, spec, flags, option or [], goal or [])
         message(created.summary)
         if run:
             _run(database, created.name)
@@ -112,7 +119,11 @@ def front(
     ] = False,
     db: Url = None,
 ) -> None:
-    """Show the Pareto front of accuracy against FLOPs on the `search` split, and draw it."""
+    """Show the Pareto front of accuracy against FLOPs on the `search` split, and draw it.
+
+    Of a study with a latency goal, the members' measured prefill time over that of no pruning stands beside.
+    """
+    from searchsvc.latencies import read_latencies
     from searchsvc.points import on_front, rows
     from searchsvc.queries import study_points
     from searchsvc.report import draw
@@ -121,7 +132,7 @@ def front(
         points = study_points(database, name)
         chosen = points if all_ else on_front(points)
         show_rows(
-            rows(chosen),
+            rows(chosen, read_latencies(database, name)),
             output,
             title=f"{name}: {'every trial' if all_ else 'front'} (search split)",
             key="points",
@@ -157,16 +168,17 @@ def open_database(url: str | None) -> Any:
 
 
 def _run(database: Any, name: str) -> None:
-    from searchsvc.controller import run_study, summary
+    from searchsvc.controller import run_study
     from searchsvc.errors import GoalNotMetError
     from searchsvc.executor import disconnect
+    from searchsvc.outcome import summary
     from searchsvc.progress import bars
     from searchsvc.queries import goal
     from searchsvc.settings import Settings
 
     try:
         with bars(name) as progress:
-            result = run_study(database, name, ray_address=Settings().ray_address, on_trial=progress)
+            result = run_study(database, name, ray_address=Settings().ray_address, told=progress)
     finally:
         disconnect()
     line = summary(name, goal(database, name), result)
