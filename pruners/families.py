@@ -1,4 +1,4 @@
-"""What differs between model families: where the decoder is, which input ids are visual, the token grid.
+"""What differs between model families: where the decoder is, which input ids are visual, the tokens' grids.
 
 The structural default follows the conventions of transformers (`get_decoder().layers`, `image_token_id`,
 `layer_types`); `ROWS` holds only what a family says otherwise.
@@ -11,7 +11,10 @@ from typing import Any
 
 from torch import nn
 
+from pruners import pictures
 from pruners.errors import UnsupportedModelError
+from pruners.grids import Layout
+from pruners.pictures import Arguments, FindPictures
 
 Grid = tuple[int, int]
 
@@ -51,6 +54,8 @@ class Family:
     entry: nn.Module
     #: what embeds the ids on their way to such an inner module
     embedding: nn.Module | None
+    #: what a call's arguments tell about its pictures
+    layout: Callable[[Arguments], Layout]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,8 @@ class Row:
     entry: str | None = None
     first_position: int = 0
     grid: Callable[[Any], Grid | None] = lambda _: None
+    #: where the pictures of a call differ: what tells their rows and columns
+    pictures: FindPictures = pictures.by_patch_grid
 
 
 def traits(config: Any) -> Traits:
@@ -116,7 +123,13 @@ def describe(model: nn.Module) -> Family:
         traits=known,
         entry=entry,
         embedding=entry.get_input_embeddings() if inner else None,
+        layout=lambda arguments: _layout(config, arguments),
     )
+
+
+def _layout(config: Any, arguments: Arguments) -> Layout:
+    row = ROWS.get(config.model_type, Row())
+    return Layout(row.pictures(config, arguments), pictures.tiles(config, arguments), row.grid(config))
 
 
 def _windows(name: str, text_config: Any, layers: int) -> tuple[int | None, ...]:
@@ -150,6 +163,13 @@ def _patches(config: Any, merged: float = 1) -> Grid:
     return int(height // rows // merged), int(width // columns // merged)
 
 
+def _ovis(config: Any) -> Grid:
+    """The last rows and columns are filled up to the stride."""
+    rows, columns = _patches(config)
+    stride = config.vision_config.hidden_stride
+    return math.ceil(rows / stride), math.ceil(columns / stride)
+
+
 def _square(tokens: int) -> Grid:
     side = math.isqrt(tokens)
     return side, side
@@ -165,13 +185,21 @@ ROWS: dict[str, Row] = {
     "blip-2": Row(entry="language_model"),
     "gemma3": Row(grid=lambda config: _square(config.mm_tokens_per_image)),
     "gemma3n": Row(refused=_LAYERED),
+    "glm4v": Row(pictures=pictures.by_patch_grid_of_one_kind),
+    "glm4v_moe": Row(pictures=pictures.by_patch_grid_of_one_kind),
     "idefics": Row(refused=_CROSS),
     "idefics3": Row(grid=lambda config: _patches(config, config.scale_factor)),
     "instructblip": Row(entry="language_model"),
     "internvl": Row(grid=lambda config: _patches(config, 1 / config.downsample_ratio)),
     "internvl_chat": Row(refused=_REMOTE),
-    "llava": Row(grid=_llava),
+    "llava": Row(grid=_llava, pictures=pictures.llava),
+    "llava_next": Row(pictures=pictures.llava_next),
+    "llava_next_video": Row(pictures=pictures.llava_next_video),
+    "llava_onevision": Row(pictures=pictures.llava_onevision),
+    "mistral3": Row(pictures=pictures.by_size),
     "mllama": Row(refused=_CROSS),
+    "ovis2": Row(grid=_ovis),
     "paligemma": Row(first_position=1, grid=_patches),
     "smolvlm": Row(grid=lambda config: _patches(config, config.scale_factor)),
+    "video_llava": Row(pictures=pictures.video_llava),
 }

@@ -119,7 +119,9 @@ class Signals:
 
     def _features(self, tokens: Tensor) -> dict[str, Any]:
         if self._places is None:
-            self._places = token_places(self._call.visual, self._family.traits.grid)
+            self._places = token_places(
+                self._call.ids, self._call.visual, self._family.layout(self._call.arguments)
+            )
         grid, centre, image = (part.to(tokens.device) for part in self._places)
         if self._sources is None or self._targets is None:
             raise UnsupportedModelError("the decoder layer did not run its .mlp, whose input TopV ranks by")

@@ -94,12 +94,14 @@ def _by_processor(model: str, family: Family, image: Path) -> Prompt:
     from studies.spec import ModelSpec
 
     with trial_sample(image) as sample:
-        ids = encode_prompts(load_processor(ModelSpec(id=model_location(model))), [sample])["input_ids"]
+        prompt = encode_prompts(load_processor(ModelSpec(id=model_location(model))), [sample])
+    ids = prompt["input_ids"]
     visual = visual_mask(ids, family.traits.visual_token_ids)
-    places = token_places(visual, family.traits.grid)
+    places = token_places(ids, visual, family.layout(prompt))
     number = int(visual.sum())
     numbers = sorted(set(places.image[0].tolist())) if number else []
-    sizes = [(places.grid[0][places.image[0] == image].amax(0) + 1).tolist() for image in numbers]
+    # the centre leaves newline tokens out
+    sizes = [(2 * places.centre[0][places.image[0] == image][0] + 1).tolist() for image in numbers]
     grids = tuple((int(rows), int(columns)) for rows, columns in sizes)
     return Prompt(
         source="processor",
