@@ -15,7 +15,8 @@ from pruners.families import Family
 from pruners.grids import Places, token_places
 from pruners.layout import Stage, gather_tokens
 from pruners.plan import Plan
-from pruners.rankers import AttentionRanker, Ranker, RankingInputs
+from pruners.rankers import AttentionRanker, Instruction, Ranker, RankingInputs
+from pruners.rankers.attention import behind_visual
 from pruners.watch import KeyWatch, RowWatch, Watch, probe
 
 
@@ -47,7 +48,7 @@ class Signals:
             return
         if self._ranker.signal == "features":
             self._sources = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
-        elif self._ranker.signal in ("attention", "keys") and not self.needs_probe():
+        elif self._ranker.signal in ("attention", "keys", "pivots") and not self.needs_probe():
             self._watch = self._watch_for(layer, stage)
             self._watch.arm(self._configs)
 
@@ -87,10 +88,12 @@ class Signals:
             given["attention"] = self._answer(layer).to(valid.device)
         elif self._ranker.signal == "features":
             given = self._features(tokens)
-        if self._ranker.signal in ("states", "keys"):
-            given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
-        if self._ranker.signal == "keys":
+        elif self._ranker.signal == "keys":
             given["key_norms"] = self._answer(layer).to(valid.device)
+        elif self._ranker.signal == "pivots":
+            given = self._norms_and_text(self._answer(layer).to(valid.device), stage, hidden)
+        if self._ranker.signal in ("states", "pivots"):
+            given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
     def _most_voters(self) -> int:
@@ -101,7 +104,8 @@ class Signals:
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
         visual = self.visual_slots(layer, stage)[0]
         if not isinstance(self._ranker, AttentionRanker):
-            return KeyWatch(visual)
+            text = [self._text_slots(stage)[0]] if self._ranker.signal == "pivots" else []
+            return KeyWatch(torch.cat([visual, *text], 1))
         # a token that was removed has no vote: where the prompt ends with an image, the last one left has it
         there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
         votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
@@ -112,6 +116,19 @@ class Signals:
         if watch is None:
             raise RuntimeError(f"nothing was watched before layer {layer}")
         return watch.result(layer if watch.probing else layer - 1)
+
+    def _text_slots(self, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Places (B, I) in `stage` of the prompt's text behind its last visual token, and their validity."""
+        text = behind_visual(self._call.prompt, self._call.visual)
+        return stage.pick(text, int(text.sum(1).max()))
+
+    def _norms_and_text(self, norms: Tensor, stage: Stage, hidden: Tensor) -> dict[str, Any]:
+        """`norms` (B, M + I) of visual tokens and of the text behind them, each to its own."""
+        slots, valid = self._text_slots(stage)
+        visual = norms.shape[1] - slots.shape[1]
+        states = gather_tokens(hidden, slots, 1).to(valid.device)
+        text = Instruction(valid=valid, states=states, key_norms=norms[:, visual:])
+        return {"key_norms": norms[:, :visual], "instruction": text}
 
     def _prompts(self) -> tuple[Tensor, ...]:
         pairs = zip(self._call.ids.cpu(), self._call.prompt.cpu(), strict=True)
