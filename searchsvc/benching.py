@@ -23,6 +23,7 @@ def bench_profile(
     rounds: int = 15,
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Return prefill, decode and memory under the profile and without, their ratios, and the FLOPs ratios.
 
@@ -34,14 +35,17 @@ def bench_profile(
         rounds: interleaved pairs of runs.
         dtype: of the weights.
         attention: transformers' attention implementation.
+        trust_remote_code: run code that the model's folder brings.
 
     Raises:
         ProfileError, ModelError, DataError: the profile, the model or the image is of no use.
     """
     profile = PruningProfile.load(path)
     name = model or profile.model.id
-    profile.check_model(read_config(name))
-    source = ModelSpec(id=model_location(name), dtype=dtype, attention=attention)
+    profile.check_model(read_config(name, trust_remote_code))
+    source = ModelSpec(
+        id=model_location(name), dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
+    )
     with trial_sample(image) as sample:
         loaded, processor, _ = load(source, device=_device())
         inputs = encode_prompts(processor, [sample] * batch_size)
