@@ -1,6 +1,6 @@
 """What the benches share: measure prunings of a random model beside no pruning, and lay the numbers out.
 
-Every ratio is to no pruning of the same round (`searchsvc.speed.take_turns`): the median over rounds with its
+Every ratio is between runs of the same round (`searchsvc.speed.take_turns`): the median over rounds with its
 95 % interval.
 """
 
@@ -24,7 +24,11 @@ from searchsvc.speed import Inputs, Run, Way, peak_memory, pruned_by, ratio, tak
 from studies.intervals import Interval
 
 PLAIN = "no pruning"
-EAGER: tuple[Eager, ...] = ("everywhere", "in scoring layers")
+_OPPONENTS: dict[Eager, str] = {
+    "output_attentions": "output_attentions=True",
+    "in scoring layers": "eager in scoring layers",
+}
+EAGER: tuple[Eager, ...] = tuple(_OPPONENTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class Row:
     kv_ratio: float
     #: shares of a prefill
     overhead: Overhead
-    #: how many times faster than the same schedule with eager attention that returns its weights
+    #: how many times faster than the same schedule by eager attention that returns its weights
     faster_than_eager: dict[str, Interval]
 
 
@@ -84,14 +88,27 @@ class Setting:
 def bench(setting: Setting, prunings: Mapping[str, Pruning], rounds: int) -> tuple[float, list[Row]]:
     """Return milliseconds of the unpruned prefill, and a row per pruning."""
     model, inputs = setting.model, setting.inputs
-    ways: dict[str, Way] = {PLAIN: unpruned}
-    for name, pruning in prunings.items():
-        ways[name] = pruned_by(model, pruning)
-        ways |= {f"{name}, {eager}": way for eager, way in setting.opponents(pruning).items()}
-    memory = {name: peak_memory(model, inputs, ways[name]) for name in (PLAIN, *prunings)}
+    ours: dict[str, Way] = {name: pruned_by(model, pruning) for name, pruning in prunings.items()}
+    ways = {PLAIN: unpruned} | ours
+    memory = {name: peak_memory(model, inputs, way) for name, way in ways.items()}
     runs = take_turns(model, inputs, ways, rounds)
-    rows = [_row(setting, name, pruning, runs, memory) for name, pruning in prunings.items()]
+    # opponents come last: their large weights change how the allocator serves what shares a round with them
+    against = {name: _against(setting, pruning, rounds) for name, pruning in prunings.items()}
+    rows = [_row(setting, name, pruning, runs, memory, against[name]) for name, pruning in prunings.items()]
     return 1000 * median(run.prefill for run in runs[PLAIN]), rows
+
+
+def _against(setting: Setting, pruning: Pruning, rounds: int) -> dict[str, Interval]:
+    """How many times faster a pruning is than each of its opponents, in rounds of their own."""
+    opponents = setting.opponents(pruning)
+    if not opponents:
+        return {}
+    ways = {"ours": pruned_by(setting.model, pruning), **opponents}
+    prefill = {
+        name: [run.prefill for run in runs]
+        for name, runs in take_turns(setting.model, setting.inputs, ways, rounds).items()
+    }
+    return {eager: ratio(prefill[eager], prefill["ours"]) for eager in opponents}
 
 
 def _row(
@@ -100,12 +117,12 @@ def _row(
     pruning: Pruning,
     runs: Mapping[str, Sequence[Run]],
     memory: Mapping[str, float | None],
+    against: dict[str, Interval],
 ) -> Row:
     cost, whole = setting.cost(pruning), setting.cost()
     prefill = {way: [run.prefill for run in taken] for way, taken in runs.items()}
     found = ratio(prefill[name], prefill[PLAIN])
     ours, plain = memory[name], memory[PLAIN]
-    against = {eager: prefill[way] for eager in EAGER if (way := f"{name}, {eager}") in prefill}
     return Row(
         schedule=name,
         batch=setting.batch,
@@ -119,7 +136,7 @@ def _row(
         kv_bytes=_kv_bytes(setting, pruning, setting.batch * cost.kv_bytes),
         kv_ratio=cost.kv_bytes / whole.kv_bytes,
         overhead=overhead(setting.model, setting.inputs, pruning),
-        faster_than_eager={eager: ratio(theirs, prefill[name]) for eager, theirs in against.items()},
+        faster_than_eager=against,
     )
 
 
@@ -161,7 +178,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
     ):
         table.add_column(column, justify="left" if column == "schedule" else "right")
     for eager in EAGER:
-        table.add_column(f"faster than eager {eager}", justify="right")
+        table.add_column(f"faster than {_OPPONENTS[eager]}", justify="right")
     for row in rows:
         table.add_row(*cells(row))
     Console(width=None if Console().is_terminal else 200).print(table)

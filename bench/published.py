@@ -13,22 +13,25 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-#: which layers run eager attention: all, as under `output_attentions=True`, or those that score alone
-Eager = Literal["everywhere", "in scoring layers"]
+#: Which layers run eager attention: all, and the model returns every layer's weights, as the papers' code has
+#: it; or, a stronger opponent, those layers alone whose weights are read, and none is kept.
+Eager = Literal["output_attentions", "in scoring layers"]
 
 
 @contextmanager
 def output_attentions(
-    model: Any, counts: Sequence[int], before: int, rows: int, eager: Eager = "everywhere"
+    model: Any, counts: Sequence[int], before: int, rows: int, eager: Eager = "output_attentions"
 ) -> Iterator[None]:
     """Prune to `counts` visual tokens per layer, which begin behind `before` text tokens.
 
     Ranked by the mean over heads and the last `rows` tokens of the attention weights of the layer before.
     """
-    everywhere = eager == "everywhere"
+    everywhere = eager == "output_attentions"
     configured = model.config.get_text_config()._attn_implementation
+    returned = model.generation_config.output_attentions
     if everywhere:
         model.set_attn_implementation("eager")
+        model.generation_config.output_attentions = True
     try:
         with ExitStack() as stack:
             for hook in _Hooks(model, counts, before, rows, everywhere).register():
@@ -36,6 +39,7 @@ def output_attentions(
             yield
     finally:
         model.set_attn_implementation(configured)
+        model.generation_config.output_attentions = returned
 
 
 class _Hooks:

@@ -5,6 +5,7 @@ Letters: B samples, T tokens that a call brings.
 
 import inspect
 import threading
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -43,6 +44,8 @@ class Handle:
         self.prompt_lengths: Tensor | None = None
         #: (B, T) ids of a prefill made with `inputs_embeds`. Set it before; it serves that one alone
         self.input_ids: Tensor | None = None
+        #: told of each prefill, and of its arguments, before it runs
+        self.on_prefill: Callable[[Prefill, Mapping[str, Any]], None] | None = None
         self._signature = inspect.signature(family.entry.forward)
         self._call: Prefill | Continuation | None = None
         #: the thread whose call runs
@@ -68,6 +71,10 @@ class Handle:
             self._hooks.pop().remove()
         if _attached.get(self.family.decoder) is self:
             del _attached[self.family.decoder]
+
+    def serves(self, call: Prefill) -> bool:
+        """Whether a call is the one that runs."""
+        return self._call is call
 
     @property
     def _ranks_features(self) -> bool:
@@ -125,7 +132,10 @@ class Handle:
         prompt_lengths, self.prompt_lengths = self.prompt_lengths, None
         self._refuse_growth(ids, cache, prompt_lengths)
         call = read_prefill(model, arguments, ids, visual, past, prompt_lengths)
-        return Prefill(self.pruning, self.family, self._configs, call, form, past)
+        prefill = Prefill(self.pruning, self.family, self._configs, call, form, past)
+        if self.on_prefill is not None:
+            self.on_prefill(prefill, arguments)
+        return prefill
 
     def _with_positions(
         self, args: Any, kwargs: dict[str, Any], arguments: dict[str, Any]

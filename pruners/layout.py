@@ -97,6 +97,9 @@ def gather_tokens(value: Any, index: Tensor, trailing: int) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(gather_tokens(part, index, trailing) for part in value)
     index = index.to(value.device)
-    leading = value.ndim - trailing - 2
-    shaped = index.reshape(*[1] * leading, *index.shape, *[1] * trailing)
-    return torch.take_along_dim(value, shaped, dim=value.ndim - trailing - 1)
+    samples = value.ndim - trailing - 2
+    # whole rows at once: on a CPU many times as fast as gathering element by element
+    if value.shape[samples] > 1:
+        index = index + value.shape[samples + 1] * torch.arange(len(index), device=index.device)[:, None]
+    rows = value.flatten(samples, samples + 1).index_select(samples, index.flatten())
+    return rows.unflatten(samples, index.shape)

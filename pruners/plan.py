@@ -3,7 +3,7 @@
 Letters: B samples, N visual tokens of a sample, L layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 
 from pruners.pruning import Pruning
@@ -39,6 +39,13 @@ class Plan:
     def any_choice(self) -> bool:
         """Whether any layer's reduction has to choose."""
         return any(self.chooses(layer) for layer in range(len(self.counts)))
+
+    def prefix(self, layer: int) -> Hashable:
+        """What decides all that the layers before `layer` do; equal ones do the same."""
+        counts = self.counts[:layer]
+        if not any(map(self.reduces, range(layer))):
+            return counts
+        return counts, self._pruning.ranker, self._pruning.recovery, self._pruning.schedule.position_ids
 
     def lengths(self, layer: int) -> list[int]:
         """Tokens per sample that enter `layer`, text and visual."""

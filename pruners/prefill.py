@@ -3,7 +3,8 @@
 Letters: B samples, T tokens of the unpruned row, W places of a pruned row, M visual tokens to choose from.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,11 +49,33 @@ class Prefill:
         self._windows = family.windows
         self._narrowings: dict[tuple[int, int, int | None], Narrowing] = {}
         self._earlier: dict[int, Entries] = {}
+        #: the first layer that runs, and the cache's layers before it (`resume`)
+        self._first = 0
+        self._given: Sequence[Any] = ()
+
+    def resume(self, layer: int, stages: Sequence[Stage], cached: Sequence[Any]) -> None:
+        """Begin at `layer`: what the layers before it saw, and left in the cache, is known."""
+        self._first, self._given = layer, cached
+        self.stages, self._stage = list(stages), stages[-1]
+
+    def asks(self, layer: int) -> Hashable | None:
+        """What the reduction before `layer` must be told by the layer before that; None for nothing."""
+        return self._signals.asks(layer)
+
+    def tells(self, layer: int) -> dict[Hashable, Any]:
+        """What is known of it once that layer has run, under what `asks` returned."""
+        return self._signals.tells(layer)
+
+    def told(self, layer: int, signals: Mapping[Hashable, Any]) -> None:
+        """Take what another prefill, alike up to `layer`, was told."""
+        self._signals.told(layer, signals)
 
     def enter(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """Arguments of decoder layer `layer`; `hidden` (B, W, D) comes from the layer before."""
         if layer == 0:
             self._bind(kwargs.get("past_key_values"))
+        if layer < self._first:
+            return hidden, kwargs
         if self.plan.reduces(layer):
             stage = self._without(layer, self._kept(layer, hidden, kwargs))
             hidden, self._stage = gather_tokens(hidden, stage.slots, 1), stage
@@ -137,6 +160,8 @@ class Prefill:
         self.cache = cache
         if cache is not None and not self.pruning.is_identity:
             refuse_cache(cache)
+        if cache is not None and self._given:
+            cache.layers[: self._first] = [copy.copy(held) for held in self._given]
 
     def _past(self, layer: int) -> Entries | None:
         """What a layer of the cache holds before this call."""

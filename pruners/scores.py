@@ -7,6 +7,8 @@ R query rows that vote, M visual tokens.
 import torch
 from torch import Tensor
 
+from pruners.layout import gather_tokens
+
 #: floats that one block of attention rows may take
 _BLOCK = 2**24
 
@@ -32,24 +34,25 @@ def attention_received(
     # a model spread over devices keeps its ids on the first one
     rows, voting, visual = (places.to(query.device) for places in (rows, voting, visual))
     keys = key.float().transpose(2, 3)
-    columns = (visual + key.shape[2] - query.shape[2])[:, None, :]
+    columns = visual + key.shape[2] - query.shape[2]
     total = torch.zeros(visual.shape, dtype=torch.float32, device=query.device)
     seen = torch.zeros_like(total)
     block = max(1, _BLOCK // (query.shape[0] * query.shape[1] * key.shape[2]))
     for chosen, counting in zip(torch.split(rows, block, 1), torch.split(voting, block, 1), strict=True):
         weights, allowed = _attention_rows(query, keys, mask, chosen, scaling)
-        vote = allowed.take_along_dim(columns, 2) & counting[:, :, None]
-        total += (weights.take_along_dim(columns, 2) * vote).sum(1)
-        seen += vote.sum(1)
+        vote = allowed & counting[:, :, None]
+        total += (weights * vote).sum(1).gather(1, columns)
+        seen += vote.sum(1).gather(1, columns)
     return total / seen.clamp(min=1)
 
 
 @torch.no_grad()
 def key_norms(query: Tensor, key: Tensor, visual: Tensor) -> Tensor:
     """L2 norms of the visual tokens' keys, mean over key-value heads: (B, M) float32; shapes as above."""
-    places = (visual.to(key.device) + key.shape[2] - query.shape[2])[:, None, :, None]
-    norms: Tensor = torch.linalg.vector_norm(key.take_along_dim(places, 2).float(), dim=-1)
-    return norms.mean(1)
+    places = visual.to(key.device) + key.shape[2] - query.shape[2]
+    keys: Tensor = gather_tokens(key.transpose(1, 2), places, 2)
+    norms: Tensor = torch.linalg.vector_norm(keys.float(), dim=-1)
+    return norms.mean(2)
 
 
 def _attention_rows(
@@ -58,7 +61,7 @@ def _attention_rows(
     """Attention of some rows, mean over heads, and what they may see: (B, R, K) float32 and bool."""
     samples, heads, _, width = query.shape
     groups, total = keys.shape[1], keys.shape[3]
-    chosen = query.take_along_dim(rows[:, None, :, None], 2).float()
+    chosen = gather_tokens(query.transpose(1, 2), rows, 2).transpose(1, 2).float()
     # query head h reads key-value head h // (H / G): a view, no repeated keys
     grouped = chosen.reshape(samples, groups, -1, width)
     logits = (grouped @ keys).view(samples, heads, -1, total) * scaling

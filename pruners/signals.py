@@ -3,7 +3,7 @@
 Letters: B samples, W tokens that enter a layer, M visual tokens to choose from, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,8 +38,15 @@ class Signals:
         self._targets: Tensor | None = None
         self._places: Places | None = None
         self._watch: Watch | None = None
-        #: how many tokens vote at most in one sample; 0 where attention is not asked for
-        self._voters = self._most_voters()
+        #: what the layer passed over would have answered (`told`)
+        self._received: Tensor | None = None
+        #: (B, T) which tokens vote, and how many at most in one sample; None where attention is not asked for
+        self._votes: Tensor | None = None
+        self._voters = 0
+        #: whether visual tokens are among them, which a reduction may remove
+        self._voters_go = False
+        self._count_voters()
+        self._slots: tuple[Stage, int, tuple[Tensor, Tensor]] | None = None
 
     def listen(self, layer: int, stage: Stage, hidden: Tensor) -> None:
         """Collect in the layer about to run, on `hidden` (B, W, D), what ranks before the next, `layer`."""
@@ -57,6 +64,33 @@ class Signals:
         if self._sources is not None:
             self._targets = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
 
+    def asks(self, layer: int) -> Hashable | None:
+        """What the reduction before `layer` must be told by the layer before that; None for nothing."""
+        if not self._plan.chooses(layer) or self.needs_probe():
+            return None
+        if isinstance(self._ranker, AttentionRanker):
+            return self._ranker.signal, self._ranker.queries
+        return self._ranker.signal if self._ranker.signal in ("keys", "pivots", "features") else None
+
+    def tells(self, layer: int) -> dict[Hashable, Any]:
+        """What that layer, which has run, has told, under what `asks` returned."""
+        asked = self.asks(layer)
+        if asked is None:
+            return {}
+        if self._ranker.signal == "features":
+            return {asked: (self._sources, self._targets)}
+        return {asked: None if self._watch is None else self._watch.result(layer - 1)}
+
+    def told(self, layer: int, signals: Mapping[Hashable, Any]) -> None:
+        """Take what another prefill, alike up to `layer`, was told."""
+        asked = self.asks(layer)
+        if asked is None:
+            return
+        if self._ranker.signal == "features":
+            self._sources, self._targets = signals[asked]
+        else:
+            self._received = signals[asked]
+
     def silence(self) -> None:
         """Leave nothing armed behind."""
         if self._watch is not None:
@@ -64,7 +98,10 @@ class Signals:
 
     def visual_slots(self, layer: int, stage: Stage) -> tuple[Tensor, Tensor]:
         """Places (B, M) in `stage` of what a reduction before `layer` chooses from, and their validity."""
-        return stage.pick(self._call.visual, max(self._plan.before(layer)))
+        width = max(self._plan.before(layer))
+        if self._slots is None or self._slots[0] is not stage or self._slots[1] != width:
+            self._slots = stage, width, stage.pick(self._call.visual, width)
+        return self._slots[2]
 
     def needs_probe(self) -> bool:
         """Whether the reduction now due ranks by the attention of the layer that has not run yet."""
@@ -96,22 +133,31 @@ class Signals:
             given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
-    def _most_voters(self) -> int:
+    def _count_voters(self) -> None:
         if not isinstance(self._ranker, AttentionRanker) or not self._plan.any_choice:
-            return 0
-        return int(self._ranker.query_rows(self._call.prompt, self._call.visual).sum(1).max())
+            return
+        self._votes = self._ranker.query_rows(self._call.prompt, self._call.visual)
+        voters = self._votes.sum(1).max()
+        # one synchronisation with the device
+        self._voters, visual = torch.stack([voters, (self._votes & self._call.visual).sum()]).tolist()
+        self._voters_go = visual > 0
 
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
         visual = self.visual_slots(layer, stage)[0]
-        if not isinstance(self._ranker, AttentionRanker):
+        if not isinstance(self._ranker, AttentionRanker) or self._votes is None:
             text = [self._text_slots(stage)[0]] if self._ranker.signal == "pivots" else []
             return KeyWatch(torch.cat([visual, *text], 1))
-        # a token that was removed has no vote: where the prompt ends with an image, the last one left has it
-        there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
-        votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
+        votes = self._votes
+        if self._voters_go and not stage.whole:
+            # a removed token has no vote: where the prompt ends with an image, the last one left has it
+            there = torch.zeros_like(self._call.ids).scatter_add_(1, stage.columns, stage.valid.long()) > 0
+            votes = self._ranker.query_rows(self._call.prompt & there, self._call.visual)
         return RowWatch(visual, *stage.pick(votes, self._voters), probing)
 
     def _answer(self, layer: int) -> Tensor:
+        if self._received is not None:
+            received, self._received = self._received, None
+            return received
         watch, self._watch = self._watch, None
         if watch is None:
             raise RuntimeError(f"nothing was watched before layer {layer}")

@@ -11,7 +11,7 @@ that vote, M visual tokens.
 import contextlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -22,6 +22,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pruners.errors import UnsupportedModelError
+from pruners.forwards import Forward, replaced_forward
+from pruners.layout import gather_tokens
 from pruners.scores import attention_received, key_norms
 
 _SUFFIX = "_with_rows"
@@ -36,6 +38,8 @@ class Watch(ABC):
 
     #: only the answer is wanted: stop the layer once it is there
     probing = False
+    #: (B, R) places of the tokens whose queries `measure` reads; None for all of them
+    read_rows: Tensor | None = None
 
     def __init__(self, visual: Tensor) -> None:
         #: (B, M) places of the visual tokens among those that enter the layer
@@ -81,7 +85,8 @@ class RowWatch(Watch):
     def __init__(self, visual: Tensor, rows: Tensor, voting: Tensor, probing: bool) -> None:
         super().__init__(visual)
         #: (B, R) places of the query rows among the tokens that enter the layer, and which are no padding
-        self.rows, self.voting = rows, voting
+        self.rows = self.read_rows = rows
+        self.voting = voting
         self.probing = probing
 
     def measure(self, query: Tensor, key: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
@@ -108,14 +113,43 @@ def probe(
     """Fill `watch` from a layer's own queries and keys without running the layer.
 
     Its forward is entered, and left by an exception at its attention: norm, projections and rotation are the
-    layer's own code, whatever their names. It costs these once more. `kwargs` must hold no cache that stores.
+    layer's own code, whatever their names. It costs the keys once more, and, where the layer projects queries
+    and values apart, nearly nothing for these. `kwargs` must hold no cache that stores.
     """
     watch.arm(configs)
     try:
-        with torch.no_grad(), contextlib.suppress(RowsReadyError):
+        with torch.no_grad(), contextlib.suppress(RowsReadyError), _projecting(layer, watch.read_rows):
             layer.forward(hidden, **kwargs)
     finally:
         watch.disarm()
+
+
+@contextlib.contextmanager
+def _projecting(layer: nn.Module, rows: Tensor | None) -> Iterator[None]:
+    """Have `q_proj` project the tokens `rows` (B, R) alone, `v_proj` none; what they leave out is zero."""
+    attention = getattr(layer, "self_attn", None)
+    with contextlib.ExitStack() as stack:
+        # one row of values tells their width and dtype
+        for name, wanted in (("q_proj", rows), ("v_proj", None if rows is None else rows[:, :1])):
+            projection = getattr(attention, name, None)
+            if wanted is not None and isinstance(projection, nn.Module):
+                stack.enter_context(replaced_forward(projection, _narrowed(wanted)))
+        yield
+
+
+def _narrowed(rows: Tensor) -> Callable[[Forward], Forward]:
+    def make(forward: Forward) -> Forward:
+        def narrow(tokens: Tensor) -> Tensor:
+            if tokens.ndim != 3:
+                return forward(tokens)  # type: ignore[no-any-return]
+            places = rows.to(tokens.device)
+            projected: Tensor = forward(gather_tokens(tokens, places, 1))
+            whole = projected.new_zeros(*tokens.shape[:2], projected.shape[-1])
+            return whole.scatter(1, places[:, :, None].expand_as(projected), projected)
+
+        return narrow
+
+    return make
 
 
 class PeekedCache:

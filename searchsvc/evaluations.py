@@ -11,12 +11,11 @@ from db import results, values
 from db.session import Database
 from db.values import Lease
 from pruners import Pruning
-from pruners.costs import decoder_ratio, kv_ratio, vision_token_ratio
 from searchsvc.executor import RayExecutor, Workers
 from searchsvc.subject import Split, Subject
 from searchsvc.worker import Job
 from studies.evaluator import SampleRecord, evaluation_key, form_batches, prompt_lengths
-from studies.measured import Evaluation
+from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load_processor
 
@@ -110,21 +109,8 @@ class Evaluations:
     def _evaluation(
         self, pruning: Pruning | None, records: Sequence[SampleRecord], *, seconds: float, cached: bool
     ) -> Evaluation:
-        shape = self._subject.shape
-        samples = [(record.visual_tokens, record.text_tokens) for record in records]
-        schedule = (1.0,) * shape.num_layers if pruning is None else pruning.schedule
-        scores = tuple(record.score for record in records)
-        return Evaluation(
-            accuracy=self._metric.aggregate(scores),
-            scores=scores,
-            kl=tuple(record.kl for record in records),
-            decoder_ratio=decoder_ratio(shape, schedule, samples),
-            kv_ratio=kv_ratio(shape, schedule, samples),
-            vision_token_ratio=vision_token_ratio(shape, schedule, samples),
-            tokens_per_layer=_mean_tokens(pruning, samples, shape.num_layers),
-            records=tuple(records),
-            cached=cached,
-            seconds=seconds,
+        return evaluation_of(
+            pruning, records, self._subject.shape, self._metric, cached=cached, seconds=seconds
         )
 
     def _workers(self) -> RayExecutor:
@@ -151,6 +137,9 @@ class Evaluations:
             metric=self._samples.metric,
             settings=settings,
             batches=tuple(tuple(batch) for batch in form_batches(lengths, settings.batch_size)),
+            # a single evaluation has nothing in common with another one
+            cache_memory=self._subject.spec.workers.cache_memory if self._remember else 0,
+            workers=self._subject.spec.workers.count,
         )
 
     def _new(self, key: str, pruning: Pruning | None, evaluation: Evaluation) -> values.NewEvaluation:
@@ -197,14 +186,3 @@ def _records(stored: values.Evaluation) -> list[SampleRecord]:
         )
         for id_, score, kl, visual, text, prediction in columns
     ]
-
-
-def _mean_tokens(
-    pruning: Pruning | None, samples: Sequence[tuple[int, int]], layers: int
-) -> tuple[float, ...]:
-    """Mean number of visual tokens that enter each decoder layer."""
-    visual = [count for count, _ in samples]
-    if pruning is None:
-        return (sum(visual) / len(visual),) * layers
-    counts = [pruning.schedule.counts(n) for n in visual]
-    return tuple(sum(layer) / len(visual) for layer in zip(*counts, strict=True))

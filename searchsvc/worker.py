@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from pruners import Pruning
-from studies.evaluator import EvaluationSettings, PlainEvaluator, SampleRecord
+from studies.evaluator import EvaluationSettings, PlainEvaluator, ReplayEvaluator, SampleRecord
+from studies.memory import snapshot_memory
 from studies.models import load
 from studies.samples import Sample
 from studies.spec import ModelSpec
@@ -19,6 +20,10 @@ class Job:
     settings: EvaluationSettings
     #: Indices into `samples`; formed once for the whole split, whatever the number of workers.
     batches: tuple[tuple[int, ...], ...]
+    #: bytes for what evaluations have in common, of each worker; None: a share of what is free
+    cache_memory: int | None
+    #: workers that share a machine's memory
+    workers: int
 
 
 class Worker:
@@ -29,7 +34,11 @@ class Worker:
 
         torch.set_num_threads(job.settings.threads)
         model, processor, _ = load(job.model, device=job.settings.device)
-        self._evaluator = PlainEvaluator(model, processor, job.samples, job.metric, job.settings, job.batches)
+        given = model, processor, job.samples, job.metric, job.settings, job.batches
+        memory = job.cache_memory
+        if memory is None:
+            memory = snapshot_memory(model.device, job.workers)
+        self._evaluator = ReplayEvaluator(*given, cache_memory=memory) if memory else PlainEvaluator(*given)
 
     def ping(self) -> bool:
         """Answer once the model is loaded."""

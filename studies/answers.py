@@ -3,18 +3,20 @@
 Legend: B samples, T prompt tokens, A answer tokens, V vocabulary.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pruners.pruning import Pruning
-from pruners.runtime import pruned
+from pruners.runtime import Handle
 from studies.errors import ModelError
 from studies.vision import PreparedBatch, place
+
+#: Puts the model in the state that answers; gives its pruning handle, None where it is not pruned.
+Attach = Callable[[], AbstractContextManager[Handle | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +32,15 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
-    """Runs prepared batches through one model, unpruned (`pruning=None`) or pruned."""
+    """Runs prepared batches through one model, in the state that `attach` puts it in."""
 
     model: Any
     tokenizer: Any
     max_new_tokens: int
 
-    def generate(self, batch: PreparedBatch, pruning: Pruning | None) -> Answers:
+    def generate(self, batch: PreparedBatch, attach: Attach) -> Answers:
         """Greedy answers; log_probs are the first token's, (1, V). One token costs one forward."""
-        with self._attached(pruning):
+        with attach():
             made = self.model.generate(
                 **self._on_device(batch, batch.inputs),
                 use_cache=True,
@@ -60,9 +62,7 @@ class Answerer:
             tokens=tuple(self._until_end(row) for row in said.tolist()),
         )
 
-    def choose(
-        self, batch: PreparedBatch, choices: Sequence[Sequence[str]], pruning: Pruning | None
-    ) -> Answers:
+    def choose(self, batch: PreparedBatch, choices: Sequence[Sequence[str]], attach: Attach) -> Answers:
         """The likeliest of each sample's choices: the sum of its tokens' log-probabilities after the prompt.
 
         log_probs are those of the first answer token, (1, V). Runs the batch once per choice.
@@ -72,7 +72,7 @@ class Answerer:
         first: tuple[Tensor, ...] = ()
         for turn in range(max(map(len, choices))):
             forced = [offered[min(turn, len(offered) - 1)] for offered in tokens]
-            found = self.force(batch, forced, pruning)
+            found = self.force(batch, forced, attach)
             first = first or tuple(rows[:1] for rows in found)
             for sample, (rows, answer) in enumerate(zip(found, forced, strict=True)):
                 if turn < len(choices[sample]):
@@ -80,23 +80,21 @@ class Answerer:
         best = [max(range(len(row)), key=row.__getitem__) for row in scores]
         return Answers(texts=tuple(choices[i][at] for i, at in enumerate(best)), log_probs=first)
 
-    def retrace(
-        self, batch: PreparedBatch, tokens: Sequence[Sequence[int]], pruning: Pruning | None
-    ) -> Answers:
+    def retrace(self, batch: PreparedBatch, tokens: Sequence[Sequence[int]], attach: Attach) -> Answers:
         """The likeliest token at every position along given answers; log_probs are (A, V)."""
-        found = self.force(batch, tokens, pruning)
+        found = self.force(batch, tokens, attach)
         texts = [self.tokenizer.decode(rows.argmax(dim=1), skip_special_tokens=True) for rows in found]
         return Answers(texts=tuple(text.strip() for text in texts), log_probs=found)
 
     def force(
-        self, batch: PreparedBatch, answers: Sequence[Sequence[int]], pruning: Pruning | None
+        self, batch: PreparedBatch, answers: Sequence[Sequence[int]], attach: Attach
     ) -> tuple[Tensor, ...]:
         """Log-probabilities (A, V) of the tokens of each sample's given answer, in one forward.
 
         Answer tokens never rank: the handle is told how long the prompts are.
         """
         longest = max(map(len, answers))
-        with self._attached(pruning) as handle:
+        with attach() as handle:
             if handle is not None:
                 handle.prompt_lengths = torch.tensor([length.total for length in batch.lengths])
             logits = self.model(
@@ -108,9 +106,6 @@ class Answerer:
         return tuple(
             _log_probs(row[-len(answer) - 1 : -1]) for row, answer in zip(logits, answers, strict=True)
         )
-
-    def _attached(self, pruning: Pruning | None) -> AbstractContextManager[Any]:
-        return nullcontext() if pruning is None else pruned(self.model, pruning)
 
     def _on_device(self, batch: PreparedBatch, inputs: dict[str, Tensor]) -> dict[str, Any]:
         device = self.model.device

@@ -6,7 +6,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from pruners.costs import ModelShape, decoder_ratio, kv_ratio, vision_token_ratio
 from pruners.pruning import Pruning
+from studies.metrics import Metric
 from studies.records import SampleRecord
 
 
@@ -34,6 +36,44 @@ class Evaluation:
     cached: bool = False
     #: what computing it took
     seconds: float = 0.0
+
+
+def evaluation_of(
+    pruning: Pruning | None,
+    records: Sequence[SampleRecord],
+    shape: ModelShape,
+    metric: Metric,
+    *,
+    cached: bool,
+    seconds: float,
+) -> Evaluation:
+    """Return the evaluation that per-sample records make, with its exact costs."""
+    samples = [(record.visual_tokens, record.text_tokens) for record in records]
+    schedule = (1.0,) * shape.num_layers if pruning is None else pruning.schedule
+    scores = tuple(record.score for record in records)
+    return Evaluation(
+        accuracy=metric.aggregate(scores),
+        scores=scores,
+        kl=tuple(record.kl for record in records),
+        decoder_ratio=decoder_ratio(shape, schedule, samples),
+        kv_ratio=kv_ratio(shape, schedule, samples),
+        vision_token_ratio=vision_token_ratio(shape, schedule, samples),
+        tokens_per_layer=_mean_tokens(pruning, samples, shape.num_layers),
+        records=tuple(records),
+        cached=cached,
+        seconds=seconds,
+    )
+
+
+def _mean_tokens(
+    pruning: Pruning | None, samples: Sequence[tuple[int, int]], layers: int
+) -> tuple[float, ...]:
+    """Mean number of visual tokens that enter each decoder layer."""
+    visual = [count for count, _ in samples]
+    if pruning is None:
+        return (sum(visual) / len(visual),) * layers
+    counts = [pruning.schedule.counts(n) for n in visual]
+    return tuple(sum(layer) / len(visual) for layer in zip(*counts, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, create_model, field_validator
 
 from pruners.strict_yaml import Document, dump, parse, read_file
 from pruners.validation import validate
@@ -93,6 +93,9 @@ class WorkersSpec(Part):
     batch_size: int = Field(default=16, ge=1)
     #: CPU threads of a worker
     threads: int = Field(default=1, ge=1)
+    #: memory of a worker for what trials have in common ("4GiB", or bytes); 0: every trial runs the whole
+    #: model; None: half of what is free. It changes no number
+    cache_memory: ByteSize | None = Field(default=None, ge=0)
 
 
 class StudySpec(Part):

@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from bench.engines import ENGINES, Executed  # noqa: E402
 from bench.measurement import EAGER  # noqa: E402
 from bench.models import CPU, PUBLISHED, random_inputs, random_model  # noqa: E402
 from bench.published import output_attentions  # noqa: E402
@@ -105,6 +106,29 @@ def test_gpu_bench_runs_to_its_end_on_any_machine(tmp_path: Path) -> None:
     assert found["tiny"]
     assert [result["model"] for result in found["results"]] == list(PUBLISHED)
     assert all(len(result["rows"]) == len(prunings(6)) for result in found["results"])
+
+
+@pytest.mark.slow
+def test_search_bench_finds_the_same_by_plain_and_by_replay() -> None:
+    words = ("--samples", "4", "--trials", "3", "--layer-trials", "3", "--reference-samples", "1")
+    found = json.loads(ran("bench.search", *words, "--sampler", "random").splitlines()[-1])
+    rows = {(row["search"], row["engine"]): row for row in found["rows"]}
+    assert set(rows) == {(search, engine) for search in ("g-search", "p-sigmoid") for engine in ENGINES}
+    for search in ("g-search", "p-sigmoid"):
+        plain, replay = rows[search, "plain"], rows[search, "replay"]
+        assert plain["evaluations"] == replay["evaluations"] == rows[search, "reference"]["evaluations"] > 3
+        # the floor has no padding and no generated tokens; replay repeats a layer here and there
+        assert 0.5 * replay["flops"] < found["floor_flops"][search] < replay["flops"] < plain["flops"]
+
+
+def test_executed_flops_are_those_of_the_cost_model(model: Any) -> None:
+    shape = CPU.smaller(LAYERS, 128, 6)
+    cut, counted = prunings(LAYERS)["FastV 50 %"], ModelShape.from_config(model.config)
+    executed = Executed(model)
+    with executed.counting(), pruned(model, cut), torch.no_grad():
+        model(**random_inputs(model, shape, 2))
+    cost = prefill_cost(counted, shape.visual_tokens, shape.text_tokens, cut.schedule)
+    assert executed.flops == 2 * cost.exact.decoder_flops
 
 
 def test_the_curves_are_those_of_their_names() -> None:

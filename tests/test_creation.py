@@ -50,7 +50,13 @@ def test_flags_win_over_the_file_and_defaults_are_filled_in(
     assert (spec["search"]["trials"], spec["search"]["seed"], spec["search"]["sampler"]) == (5, 3, "skopt-ei")
     assert spec["search"]["budgets"] == [0.5]
     assert spec["goal"]["max_drop"] == 0.05
-    assert spec["workers"] == {"count": 1, "gpus_per_worker": 0.0, "batch_size": 4, "threads": 1}
+    assert spec["workers"] == {
+        "count": 1,
+        "gpus_per_worker": 0.0,
+        "batch_size": 4,
+        "threads": 1,
+        "cache_memory": None,
+    }
 
 
 def test_the_metric_is_the_one_that_the_rows_name(

@@ -1,5 +1,6 @@
+from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from studies.answers import divergence
 from studies.errors import DataError, ModelError
 from studies.evaluator import EvaluationSettings, PlainEvaluator, form_batches, prompt_lengths
 from studies.models import load
+from studies.spec import ModelSpec
 
 SETTINGS = EvaluationSettings(max_new_tokens=4, batch_size=4)
 RATES = (1, 1, 0.5, 0.25, 0)
@@ -29,7 +31,7 @@ def pruning(ranker="attention:queries=last", rates=RATES):
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory):
     folder = save_tiny_vlm(tmp_path_factory.mktemp("vlm"), seed=3)
-    source = SimpleNamespace(id=str(folder), revision=None, dtype="float32", attention="sdpa")
+    source = ModelSpec(id=str(folder))
     return load(source)
 
 
@@ -40,6 +42,10 @@ def samples(tmp_path_factory):
 
 def evaluator(vlm, samples, metric="exact_match", settings=SETTINGS, **options):
     return PlainEvaluator(vlm.model, vlm.processor, samples, metric, settings, **options)
+
+
+def attach(vlm, value):
+    return nullcontext if value is None else partial(pruned, vlm.model, value)
 
 
 def run_all(made, value, batches=None):
@@ -100,7 +106,7 @@ def test_every_sample_scores_as_on_the_plain_path(vlm, samples, value, together)
     records = run_all(made, value)
     assert len(records) == len(samples)
     for number, batch in enumerate(made.batches):
-        found = made._answerer.generate(made._prepared[number], value)
+        found = made._answerer.generate(made._prepared[number], attach(vlm, value))
         for start in range(0, len(batch), together):
             rows = range(start, min(start + together, len(batch)))
             said, first = by_hand(vlm, [samples[batch[row]] for row in rows], value)
@@ -165,7 +171,7 @@ def test_one_token_takes_one_forward_and_is_that_forward(vlm, samples):
     calls = []
     hook = vlm.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
     try:
-        found = made._answerer.generate(made._prepared[0], None)
+        found = made._answerer.generate(made._prepared[0], nullcontext)
     finally:
         hook.remove()
     assert len(calls) == 1
@@ -205,7 +211,7 @@ def test_a_forced_answer_has_the_likelihood_of_its_steps(vlm, samples, value):
     made.run(0, None)
     answers = [(9, 10, 11), (12,), (13, 14), (9, 9, 9, 9)]
     with torch.inference_mode():
-        found = made._answerer.force(made._prepared[0], answers, value)
+        found = made._answerer.force(made._prepared[0], answers, attach(vlm, value))
     for index, tokens, rows in zip(made.batches[0], answers, found, strict=True):
         torch.testing.assert_close(rows, along(vlm, samples[index], tokens, value), atol=1e-5, rtol=0)
 
@@ -267,7 +273,7 @@ def test_an_answer_ends_with_its_end_token(vlm, samples, monkeypatch):
     free = made._unpruned[0].tokens
     monkeypatch.setattr(vlm.model.generation_config, "eos_token_id", [free[0][1], 2])
     with torch.inference_mode():
-        ended = made._answerer.generate(made._prepared[0], None).tokens
+        ended = made._answerer.generate(made._prepared[0], nullcontext).tokens
     assert ended[0] == free[0][:2]
     assert all(row == whole[: len(row)] for row, whole in zip(ended, free, strict=True))
 

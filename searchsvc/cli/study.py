@@ -46,6 +46,10 @@ def create(
     workers: Annotated[int | None, typer.Option(min=1, help="Ray actors.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    cache_memory: Annotated[
+        str | None,
+        typer.Option(help="Of a worker, for what trials have in common: 4GiB, 0; default: half of the free."),
+    ] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Stop then, keep the best so far.")] = None,
     run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
     db: Url = None,
@@ -71,6 +75,7 @@ def create(
         "workers.count": workers,
         "workers.gpus_per_worker": gpus_per_worker,
         "workers.batch_size": batch_size,
+        "workers.cache_memory": cache_memory,
     }
     with open_database(db) as database:
         created = create_study(database, spec, flags, option or [])
