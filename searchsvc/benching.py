@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pruners import PruningProfile
-from pruners.costs import ModelShape, prefill_cost
-from searchsvc.costing import read_config
+from pruners.costs import ModelShape, decoder_ratio
+from searchsvc.costing import counter_ratios, read_config
 from searchsvc.locations import model_location
 from searchsvc.speed import device_name, side_by_side
 from searchsvc.trial_prompts import shown_name, trial_sample
@@ -51,7 +51,8 @@ def bench_profile(
         inputs = encode_prompts(processor, [sample] * batch_size)
     tokens = count_tokens(processor, inputs["input_ids"], inputs["attention_mask"])[0]
     inputs = inputs.to(device=loaded.device, dtype=loaded.dtype)
-    cost = prefill_cost(ModelShape.from_config(loaded.config), tokens.visual, tokens.text, profile.schedule)
+    shape, counts = ModelShape.from_config(loaded.config), [(tokens.visual, tokens.text)]
+    exact = counter_ratios(shape, profile.schedule, counts).get("exact")
     return {
         "profile": profile.name,
         "model": name,
@@ -61,7 +62,10 @@ def bench_profile(
         "dtype": dtype,
         "attention": attention,
         "device_name": device_name(loaded.device),
-        "flops": {"decoder_ratio": cost.decoder_ratio, "exact_ratio": cost.exact.ratio},
+        "flops": {
+            "decoder_ratio": decoder_ratio(shape, profile.schedule, counts),
+            "exact_ratio": exact,
+        },
         "speed": side_by_side(loaded, inputs, profile, rounds),
     }
 

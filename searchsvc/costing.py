@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,16 @@ def prefill(
 def counter_ratios(
     shape: ModelShape, schedule: KeepSchedule, samples: Sequence[tuple[int, int]]
 ) -> dict[str, float]:
-    """Return whole-prefill FLOPs over those of no pruning, by counter, summed over (visual, text) samples."""
-    sums = {"paper": [0.0, 0.0], "exact": [0.0, 0.0]}
+    """Return whole-prefill FLOPs over those of no pruning, by counter, summed over (visual, text) samples.
+
+    The exact counter is left out where it has no formula for the vision part, which the paper's leaves out.
+    """
+    known = shape.vision is not None or shape.vision_type is None
+    sums = {"paper": [0.0, 0.0], **({"exact": [0.0, 0.0]} if known else {})}
+    countable = shape if known else replace(shape, vision_type=None)
     for (visual, text), times in Counter(samples).items():
         for side, keep in enumerate((schedule, None)):
-            counters = prefill_cost(shape, visual, text, keep).to_dict()["counters"]
+            counters = prefill_cost(countable, visual, text, keep).to_dict()["counters"]
             for name, pair in sums.items():
                 pair[side] += times * counters[name]["flops"]
     return {name: pruned / whole for name, (pruned, whole) in sums.items()}
