@@ -1,6 +1,5 @@
 """Runs one study to its end: takes its lease, searches, keeps the front, and shows it in the dashboard."""
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,7 +93,7 @@ def _search(
             shape=subject.shape,
             evaluate=evaluate,
             key_of=evaluate.key_of,
-            grid=max(subject.traits.grid or (math.isqrt(size.visual_tokens),)),
+            grid=subject.longer_side(size.visual_tokens),
             max_drop=spec.goal.max_drop,
             hours=spec.limits.hours,
             on_trial=told,

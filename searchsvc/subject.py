@@ -1,5 +1,6 @@
 """What a study is about, resolved: the model's facts and the two splits of its data."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,10 @@ class Subject:
     def traits(self) -> Traits:
         """What the model's family says: first prunable layer, token grid."""
         return traits(self.config)
+
+    def longer_side(self, visual_tokens: int) -> int:
+        """Of the visual grid, in tokens; where only calls tell it, of a square of so many tokens."""
+        return max(self.traits.grid or (math.isqrt(visual_tokens),))
 
     @property
     def settings(self) -> EvaluationSettings:

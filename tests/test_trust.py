@@ -1,6 +1,8 @@
 """Code that a model's folder brings: run where it is trusted, counted, recorded; else one line, and nothing runs."""
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from searchsvc.subject import stored_spec, subject_of
 from searchsvc.verification import _read
 from studies.errors import ModelError
 from studies.folders import find, fingerprint
-from studies.models import load
+from studies.models import load, load_processor
 from studies.spec import ModelSpec
 
 UNTRUSTED = "needs code of its own, which is not run"
@@ -62,6 +64,22 @@ def test_with_it_the_folders_own_class_answers_as_the_original(own: Path, tiny_m
     inputs = {"input_ids": ids, "pixel_values": torch.randn(1, 3, 32, 32)}
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, original(**inputs).logits)
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_processor_of_its_own_is_code_too(trust: bool, tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_model, folder)
+    ran = folder / "ran"
+    (folder / "own_processor.py").write_text(
+        "from pathlib import Path\nfrom transformers import LlavaProcessor\n"
+        f"Path({str(ran)!r}).touch()\nclass OwnProcessor(LlavaProcessor):\n    pass\n"
+    )
+    classes = {"AutoProcessor": "own_processor.OwnProcessor"}
+    edit(folder / "processor_config.json", auto_map=classes, processor_class="OwnProcessor")
+    with contextlib.nullcontext() if trust else pytest.raises(ModelError):
+        load_processor(ModelSpec(id=str(folder), trust_remote_code=trust))
+    assert ran.exists() == trust
 
 
 def test_trusted_code_counts_in_the_fingerprint(own: Path) -> None:
@@ -120,6 +138,8 @@ def test_a_study_records_that_its_model_was_trusted(
         assert stored_spec(study).model.trust_remote_code
         assert study.model.architecture == "OwnLlava"
         assert subject_of(study).config.model_type == "own_llava"
+        # no configuration tells the grid of a model that nobody knows
+        assert subject_of(study).longer_side(17) == 4
         (own / "own_llava.py").write_text((own / "own_llava.py").read_text() + "# a line\n")
         with pytest.raises(ServiceError, match="changed since the study was created"):
             subject_of(study)
