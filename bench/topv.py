@@ -15,9 +15,11 @@ from collections.abc import Iterator
 
 import torch
 
-from pruners.rankers import RankingInputs, parse_ranker
+from pruners.rankers import Instruction, RankingInputs, parse_ranker
 
 SIDE = 24
+#: text tokens behind the image
+TEXT = 64
 
 
 def inputs(batch: int, width: int, device: str) -> RankingInputs:
@@ -37,6 +39,11 @@ def inputs(batch: int, width: int, device: str) -> RankingInputs:
         image=torch.zeros(batch, tokens, dtype=torch.int64, device=device),
         states=features[0],
         key_norms=features[1].norm(dim=-1),
+        instruction=Instruction(
+            valid=torch.ones(batch, TEXT, dtype=torch.bool, device=device),
+            states=features[1, :, :TEXT],
+            key_norms=features[0, :, :TEXT].norm(dim=-1),
+        ),
     )
 
 

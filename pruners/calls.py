@@ -39,6 +39,8 @@ _TEXT = {
 class Call:
     """A call that brings visual tokens: a prefill."""
 
+    #: all that the model is called with, by name
+    arguments: dict[str, Any]
     ids: Tensor
     #: (B, T) bool: no padding; no padding and no teacher-forced answer; a visual token's placeholder
     real: Tensor
@@ -126,7 +128,7 @@ def read_prefill(
         refuse_positions(arguments, past)
         start = past.total
     refuse_two_way(arguments, start)
-    call = _call(ids, visual, _padding_mask(arguments, start, ids), prompt_lengths)
+    call = _call(arguments, ids, visual, _padding_mask(arguments, start, ids), prompt_lengths)
     if past is not None and bool((past.ends_visual & call.begins_visual()).any()):
         raise UnsupportedCallError(
             "the call goes on amid visual tokens where the one before it ended: a chunked prefill must not "
@@ -135,7 +137,9 @@ def read_prefill(
     return call
 
 
-def _call(ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | None) -> Call:
+def _call(
+    arguments: dict[str, Any], ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | None
+) -> Call:
     """The call with these ids; `mask` (B, P + T) tells padding."""
     start = mask.shape[1] - ids.shape[1]
     real = mask[:, start:]
@@ -150,6 +154,7 @@ def _call(ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | No
             "visual ones included"
         )
     return Call(
+        arguments=arguments,
         ids=ids,
         real=real,
         prompt=prompt,

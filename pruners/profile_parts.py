@@ -27,7 +27,8 @@ class ModelRef(Strict):
     @classmethod
     def from_config(cls, config: "PretrainedConfig", id: str, revision: str | None = None) -> Self:
         """What a model's configuration says of it."""
-        text = config.get_text_config()
+        # InternVL's remote code has a name of its own for the text model's part
+        text = getattr(config, "llm_config", None) or config.get_text_config()
         return cls(
             id=id,
             revision=revision,

@@ -15,7 +15,8 @@ from pruners.families import Family
 from pruners.grids import Places, token_places
 from pruners.layout import Stage, gather_tokens
 from pruners.plan import Plan
-from pruners.rankers import AttentionRanker, Ranker, RankingInputs
+from pruners.rankers import AttentionRanker, Instruction, Ranker, RankingInputs
+from pruners.rankers.attention import behind_visual
 from pruners.watch import KeyWatch, RowWatch, Watch, probe
 
 
@@ -54,7 +55,7 @@ class Signals:
             return
         if self._ranker.signal == "features":
             self._sources = gather_tokens(hidden, self.visual_slots(layer, stage)[0], 1)
-        elif self._ranker.signal in ("attention", "keys") and not self.needs_probe():
+        elif self._ranker.signal in ("attention", "keys", "pivots") and not self.needs_probe():
             self._watch = self._watch_for(layer, stage)
             self._watch.arm(self._configs)
 
@@ -69,7 +70,7 @@ class Signals:
             return None
         if isinstance(self._ranker, AttentionRanker):
             return self._ranker.signal, self._ranker.queries
-        return self._ranker.signal if self._ranker.signal in ("keys", "features") else None
+        return self._ranker.signal if self._ranker.signal in ("keys", "pivots", "features") else None
 
     def tells(self, layer: int) -> dict[Hashable, Any]:
         """What that layer, which has run, has told, under what `asks` returned."""
@@ -124,10 +125,12 @@ class Signals:
             given["attention"] = self._answer(layer).to(valid.device)
         elif self._ranker.signal == "features":
             given = self._features(tokens)
-        if self._ranker.signal in ("states", "keys"):
-            given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
-        if self._ranker.signal == "keys":
+        elif self._ranker.signal == "keys":
             given["key_norms"] = self._answer(layer).to(valid.device)
+        elif self._ranker.signal == "pivots":
+            given = self._norms_and_text(self._answer(layer).to(valid.device), stage, hidden)
+        if self._ranker.signal in ("states", "pivots"):
+            given["states"] = gather_tokens(hidden, slots, 1).to(valid.device)
         return RankingInputs(valid=valid, tokens=tokens, visual_tokens=self._plan.visual_tokens, **given)
 
     def _count_voters(self) -> None:
@@ -142,7 +145,8 @@ class Signals:
     def _watch_for(self, layer: int, stage: Stage, probing: bool = False) -> Watch:
         visual = self.visual_slots(layer, stage)[0]
         if not isinstance(self._ranker, AttentionRanker) or self._votes is None:
-            return KeyWatch(visual)
+            text = [self._text_slots(stage)[0]] if self._ranker.signal == "pivots" else []
+            return KeyWatch(torch.cat([visual, *text], 1))
         votes = self._votes
         if self._voters_go and not stage.whole:
             # a removed token has no vote: where the prompt ends with an image, the last one left has it
@@ -159,13 +163,28 @@ class Signals:
             raise RuntimeError(f"nothing was watched before layer {layer}")
         return watch.result(layer if watch.probing else layer - 1)
 
+    def _text_slots(self, stage: Stage) -> tuple[Tensor, Tensor]:
+        """Places (B, I) in `stage` of the prompt's text behind its last visual token, and their validity."""
+        text = behind_visual(self._call.prompt, self._call.visual)
+        return stage.pick(text, int(text.sum(1).max()))
+
+    def _norms_and_text(self, norms: Tensor, stage: Stage, hidden: Tensor) -> dict[str, Any]:
+        """`norms` (B, M + I) of visual tokens and of the text behind them, each to its own."""
+        slots, valid = self._text_slots(stage)
+        visual = norms.shape[1] - slots.shape[1]
+        states = gather_tokens(hidden, slots, 1).to(valid.device)
+        text = Instruction(valid=valid, states=states, key_norms=norms[:, visual:])
+        return {"key_norms": norms[:, :visual], "instruction": text}
+
     def _prompts(self) -> tuple[Tensor, ...]:
         pairs = zip(self._call.ids.cpu(), self._call.prompt.cpu(), strict=True)
         return tuple(ids[prompt] for ids, prompt in pairs)
 
     def _features(self, tokens: Tensor) -> dict[str, Any]:
         if self._places is None:
-            self._places = token_places(self._call.visual, self._family.traits.grid)
+            self._places = token_places(
+                self._call.ids, self._call.visual, self._family.layout(self._call.arguments)
+            )
         grid, centre, image = (part.to(tokens.device) for part in self._places)
         if self._sources is None or self._targets is None:
             raise UnsupportedModelError("the decoder layer did not run its .mlp, whose input TopV ranks by")

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pruners import PruningProfile
-from pruners.costs import ModelShape, prefill_cost
-from searchsvc.costing import read_config
+from pruners.costs import ModelShape, decoder_ratio
+from searchsvc.costing import counter_ratios, read_config
 from searchsvc.locations import model_location
 from searchsvc.speed import device_name, side_by_side
 from searchsvc.trial_prompts import shown_name, trial_sample
@@ -23,6 +23,7 @@ def bench_profile(
     rounds: int = 15,
     dtype: Dtype = "float32",
     attention: Attention = "sdpa",
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Return prefill, decode and memory under the profile and without, their ratios, and the FLOPs ratios.
 
@@ -34,20 +35,24 @@ def bench_profile(
         rounds: interleaved pairs of runs.
         dtype: of the weights.
         attention: transformers' attention implementation.
+        trust_remote_code: run code that the model's folder brings.
 
     Raises:
         ProfileError, ModelError, DataError: the profile, the model or the image is of no use.
     """
     profile = PruningProfile.load(path)
     name = model or profile.model.id
-    profile.check_model(read_config(name))
-    source = ModelSpec(id=model_location(name), dtype=dtype, attention=attention)
+    profile.check_model(read_config(name, trust_remote_code))
+    source = ModelSpec(
+        id=model_location(name), dtype=dtype, attention=attention, trust_remote_code=trust_remote_code
+    )
     with trial_sample(image) as sample:
         loaded, processor, _ = load(source, device=_device())
         inputs = encode_prompts(processor, [sample] * batch_size)
     tokens = count_tokens(processor, inputs["input_ids"], inputs["attention_mask"])[0]
     inputs = inputs.to(device=loaded.device, dtype=loaded.dtype)
-    cost = prefill_cost(ModelShape.from_config(loaded.config), tokens.visual, tokens.text, profile.schedule)
+    shape, counts = ModelShape.from_config(loaded.config), [(tokens.visual, tokens.text)]
+    exact = counter_ratios(shape, profile.schedule, counts).get("exact")
     return {
         "profile": profile.name,
         "model": name,
@@ -57,7 +62,10 @@ def bench_profile(
         "dtype": dtype,
         "attention": attention,
         "device_name": device_name(loaded.device),
-        "flops": {"decoder_ratio": cost.decoder_ratio, "exact_ratio": cost.exact.ratio},
+        "flops": {
+            "decoder_ratio": decoder_ratio(shape, profile.schedule, counts),
+            "exact_ratio": exact,
+        },
         "speed": side_by_side(loaded, inputs, profile, rounds),
     }
 

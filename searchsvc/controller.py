@@ -81,7 +81,7 @@ def _search(
             evaluate=evaluate,
             evaluate_until=evaluate.until,
             key_of=evaluate.key_of,
-            grid=max(subject.traits.grid or (1, 1)),
+            grid=subject.longer_side(size.visual_tokens),
             max_drop=spec.goal.max_drop,
             hours=spec.limits.hours,
             on_trial=tell,

@@ -65,7 +65,7 @@ def _devices() -> Finding:
 
 def _embedded_model() -> Finding:
     from searchsvc.locations import DEMO_MODEL
-    from studies.models import fingerprint
+    from studies.folders import fingerprint
 
     return _tried(
         "embedded model", lambda: f"sha256 {fingerprint(DEMO_MODEL)[:12]}", "install searchsvc again"

@@ -30,7 +30,9 @@ class Prompt:
     grids: tuple[tuple[int, int], ...] | None
 
 
-def inspect_model(model: str, image: Path | None = None) -> dict[str, Any]:
+def inspect_model(
+    model: str, image: Path | None = None, *, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Return a record whose key `supported` says whether the model can be pruned; if not, `because` says why.
 
     No weights are read. Without an image the visual tokens are those that the configuration fixes, if any.
@@ -38,14 +40,17 @@ def inspect_model(model: str, image: Path | None = None) -> dict[str, Any]:
     Raises:
         ServiceError, ModelError, DataError: there is no such model, its processor or the image is of no use.
     """
-    config = read_config(model)
+    config = read_config(model, trust_remote_code)
     head = {"model": model, "architecture": (config.architectures or [None])[0], "type": config.model_type}
     try:
         family = describe(build_without_memory(config))
         mask_form(family.text_config._attn_implementation)
     except UnsupportedModelError as reason:
         return {**head, "supported": False, "because": str(reason)}
-    prompt = _by_configuration(config, family) if image is None else _by_processor(model, family, image)
+    if image is None:
+        prompt = _by_configuration(config, family)
+    else:
+        prompt = _by_processor(model, trust_remote_code, family, image)
     return {
         **head,
         "supported": True,
@@ -87,19 +92,22 @@ def _by_configuration(config: Any, family: Family) -> Prompt:
     return Prompt(source=source, images=None, visual_tokens=tokens, text_tokens=TEXT_TOKENS, grids=None)
 
 
-def _by_processor(model: str, family: Family, image: Path) -> Prompt:
+def _by_processor(model: str, trust_remote_code: bool, family: Family, image: Path) -> Prompt:
     from pruners.calls import visual_mask
     from studies.models import load_processor
     from studies.prompts import encode_prompts
     from studies.spec import ModelSpec
 
     with trial_sample(image) as sample:
-        ids = encode_prompts(load_processor(ModelSpec(id=model_location(model))), [sample])["input_ids"]
+        source = ModelSpec(id=model_location(model), trust_remote_code=trust_remote_code)
+        prompt = encode_prompts(load_processor(source), [sample])
+    ids = prompt["input_ids"]
     visual = visual_mask(ids, family.traits.visual_token_ids)
-    places = token_places(visual, family.traits.grid)
+    places = token_places(ids, visual, family.layout(prompt))
     number = int(visual.sum())
     numbers = sorted(set(places.image[0].tolist())) if number else []
-    sizes = [(places.grid[0][places.image[0] == image].amax(0) + 1).tolist() for image in numbers]
+    # the centre leaves newline tokens out
+    sizes = [(2 * places.centre[0][places.image[0] == image][0] + 1).tolist() for image in numbers]
     grids = tuple((int(rows), int(columns)) for rows, columns in sizes)
     return Prompt(
         source="processor",

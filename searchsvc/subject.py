@@ -1,5 +1,6 @@
 """What a study is about, resolved: the model's facts and the two splits of its data."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any, Literal
 from db.values import DatasetRef, ModelRef, Study
 from pruners.costs import ModelShape
 from pruners.families import Traits, traits
+from searchsvc.costing import read_config
 from searchsvc.errors import ServiceError
 from searchsvc.locations import model_location
 from studies.evaluator import EvaluationSettings
-from studies.models import fingerprint
+from studies.folders import fingerprint
 from studies.samples import Dataset
 from studies.spec import ModelSpec, StudySpec
 
@@ -35,11 +37,8 @@ class Subject:
     @cached_property
     def config(self) -> Any:
         """The model's configuration; no weights are read."""
-        from transformers import AutoConfig
-
-        return AutoConfig.from_pretrained(
-            self.location.id, revision=self.spec.model.revision, trust_remote_code=False
-        )
+        model = self.spec.model
+        return read_config(model.id, model.trust_remote_code, model.revision)
 
     @cached_property
     def shape(self) -> ModelShape:
@@ -56,6 +55,10 @@ class Subject:
     def traits(self) -> Traits:
         """What the model's family says: first prunable layer, token grid."""
         return traits(self.config)
+
+    def longer_side(self, visual_tokens: int) -> int:
+        """Of the visual grid, in tokens; where only calls tell it, of a square of so many tokens."""
+        return max(self.traits.grid or (math.isqrt(visual_tokens),))
 
     @property
     def settings(self) -> EvaluationSettings:
@@ -103,7 +106,11 @@ def read_test_subject(spec: StudySpec) -> Subject:
 
 
 def _identified(spec: StudySpec) -> ModelRef:
-    found = fingerprint(model_location(spec.model.id), spec.model.revision)
+    found = fingerprint(
+        model_location(spec.model.id),
+        spec.model.revision,
+        trust_remote_code=spec.model.trust_remote_code,
+    )
     return ModelRef(fingerprint=found, reference=spec.model.id, architecture="", revision=spec.model.revision)
 
 

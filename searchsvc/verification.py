@@ -26,6 +26,7 @@ def verify_profile(
     data: Path | None = None,
     model: str | None = None,
     transfer: bool = False,
+    trust_remote_code: bool = False,
     ray_address: str | None = None,
 ) -> dict[str, Any]:
     """Return accuracy, costs and speed of the profile and of no pruning, on `test`.
@@ -35,13 +36,14 @@ def verify_profile(
         path: the profile.
         data: a manifest; default: the `test` split of the profile's study.
         model: another model than the profile's own.
+        trust_remote_code: run code that the folder of `model` brings; a study's own model keeps its setting.
         transfer: allow another architecture or width; the depth must be the same (G-Search, Table 4).
 
     Raises:
         ProfileError, ServiceError: the profile, the model and the data do not go together.
     """
     profile = PruningProfile.load(path)
-    subject = _subject(database, profile, data, model)
+    subject = _subject(database, profile, data, model, trust_remote_code)
     _check_model(profile, subject, transfer=transfer)
     with Evaluations(database, subject, "test", ray_address=ray_address, remember=False) as evaluate:
         pruning = Pruning(ranker=profile.ranker, schedule=profile.schedule, recovery=profile.recovery)
@@ -68,7 +70,13 @@ def verify_profile(
     }
 
 
-def _subject(database: Database, profile: PruningProfile, data: Path | None, model: str | None) -> Subject:
+def _subject(
+    database: Database,
+    profile: PruningProfile,
+    data: Path | None,
+    model: str | None,
+    trust_remote_code: bool,
+) -> Subject:
     """Find the profile's study, and lay the given data and model over its spec."""
     name = profile.provenance.study if profile.provenance else None
     try:
@@ -80,32 +88,36 @@ def _subject(database: Database, profile: PruningProfile, data: Path | None, mod
             raise ServiceError(
                 f"{profile.name}: {error}, so give the data to verify on with --data"
             ) from error
-        return _without_study(profile, data, model)
+        return _without_study(profile, data, model, trust_remote_code)
     if data is None and model is None:
         return subject_of(study)
     spec = stored_spec(study)
-    return _read(spec, data, model)
+    return _read(spec, data, model, trust_remote_code)
 
 
-def _without_study(profile: PruningProfile, data: Path, model: str | None) -> Subject:
+def _without_study(
+    profile: PruningProfile, data: Path, model: str | None, trust_remote_code: bool
+) -> Subject:
     metric = profile.expected.metric if profile.expected else None
     spec = StudySpec.parse(
         {
             "name": profile.name,
-            "model": {"id": model or profile.model.id},
+            "model": {"id": model or profile.model.id, "trust_remote_code": trust_remote_code},
             "data": {"path": str(data), "metric": metric},
             "search": {"method": "fastv"},
         },
         "the profile",
     )
-    return _read(spec, data, model)
+    return _read(spec, data, model, trust_remote_code)
 
 
-def _read(spec: StudySpec, data: Path | None, model: str | None) -> Subject:
+def _read(spec: StudySpec, data: Path | None, model: str | None, trust_remote_code: bool) -> Subject:
     """Read the subject of `spec` with other data or another model in it."""
     record = spec.model_dump(mode="json")
     if model is not None:
-        record["model"] = {**record["model"], "id": model, "revision": None}
+        # that the study's own model was trusted says nothing of another
+        other = {"id": model, "revision": None, "trust_remote_code": trust_remote_code}
+        record["model"] = {**record["model"], **other}
     if data is not None:
         record["data"] = {**record["data"], "path": str(data)}
     changed = StudySpec.parse(record, f"study {spec.name}")

@@ -1,10 +1,5 @@
-"""Models: where one lies, whether it can be trusted, how it is loaded, and which one it is."""
+"""Models: how one is loaded with its processor."""
 
-import functools
-import hashlib
-import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,24 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from pruners.costs.shape import AUTO_CLASSES
 from studies.errors import ModelError
+from studies.folders import FILES, check_folder, find, first_line, no_bars_off_a_terminal
 
 DTYPES = ("float32", "bfloat16", "float16")
-#: The files of a folder that decide what a model answers.
-FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "chat_template.*",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.safetensors",
-    "*.safetensors.index.json",
-)
 
 
 class ModelSource(Protocol):
@@ -43,6 +25,8 @@ class ModelSource(Protocol):
     def dtype(self) -> str: ...
     @property
     def attention(self) -> str: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
 
 
 class LoadedModel(NamedTuple):
@@ -53,70 +37,39 @@ class LoadedModel(NamedTuple):
     folder: Path
 
 
-def find(name: str, revision: str | None = None) -> Path:
-    """The folder of a model: a local folder as it is, else the Hugging Face hub's snapshot of `name`.
-
-    Downloads what is missing unless HF_HUB_OFFLINE is set, never pickles. ModelError when there is none.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ModelError(
-            f"model {name!r}: there is no such folder; give a folder or a hub id such as org/name"
-        )
-    import huggingface_hub
-
-    try:
-        with _no_bars_off_a_terminal():
-            return Path(
-                huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(FILES))
-            )
-    except Exception as error:
-        reason = _first_line(error)
-        raise ModelError(
-            f"model {name!r}: neither a folder here nor to be had from the hub ({reason}); check the name, "
-            "the network and HF_HUB_OFFLINE, or give a folder"
-        ) from error
-
-
-def check_folder(folder: Path) -> dict[str, Any]:
-    """The folder's config; ModelError unless it is a model's folder whose weights are safetensors."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelError(f"model {folder}: holds no config.json; give the folder that save_pretrained wrote")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {folder}: config.json cannot be read ({error}); copy it again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"model {folder}: config.json holds no object; copy it again")
-    if not any(folder.glob("*.safetensors")):
-        pickled = next((found.name for found in folder.glob("*.bin")), None)
-        has = f"{pickled} is pickled and could run code when loaded" if pickled else "there are no weights"
-        raise ModelError(f"model {folder}: {has}; save it as safetensors (save_pretrained does)")
-    return config
-
-
 def load(source: ModelSource, device: str = "cpu") -> LoadedModel:
-    """Loads a model and its processor by transformers' Auto classes: safetensors only, no code of its own.
+    """Loads a model and its processor by transformers' Auto classes: safetensors only.
 
-    ModelError, in one line, when there is no such model, when it is incomplete or needs code of its own, or
-    when it is no model that reads images and writes text.
+    ModelError, in one line, when there is no such model, when it is incomplete or needs code of its own that
+    is not trusted, or when it is no model that reads images and writes text.
     """
-    folder = find(source.id, source.revision)
-    check_folder(folder)
+    folder = find(source.id, source.revision, trust_remote_code=source.trust_remote_code)
+    config = check_folder(folder)
     if source.dtype not in DTYPES:
         raise ModelError(f"model {folder}: dtype {source.dtype!r} is none of {', '.join(DTYPES)}")
-    with _explaining(folder), _no_bars_off_a_terminal():
-        return LoadedModel(_load_model(folder, source, device), _load_processor(folder), folder)
+    with _explaining(folder), no_bars_off_a_terminal():
+        model = _load_model(folder, config, source, device)
+        return LoadedModel(model, _load_processor(folder, source), folder)
+
+
+def load_config(source: ModelSource) -> Any:
+    """The configuration alone; no weights are read or fetched. What transformers raises is passed on."""
+    from transformers import AutoConfig
+
+    place: str | Path = source.id
+    if source.trust_remote_code:
+        light = [pattern for pattern in FILES if "safetensors" not in pattern]
+        place = find(source.id, source.revision, trust_remote_code=True, files=light)
+    return AutoConfig.from_pretrained(
+        place, revision=source.revision, trust_remote_code=source.trust_remote_code
+    )
 
 
 def load_processor(source: ModelSource) -> Any:
     """The processor of `load` alone; no weights are read. ModelError as there."""
-    folder = find(source.id, source.revision)
+    folder = find(source.id, source.revision, trust_remote_code=source.trust_remote_code)
     with _explaining(folder):
-        return _load_processor(folder)
+        return _load_processor(folder, source)
 
 
 @contextmanager
@@ -127,33 +80,21 @@ def _explaining(folder: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        raise ModelError(f"model {folder}: cannot be loaded: {_explained(error)}") from error
+        raise ModelError(f"model {folder}: cannot be loaded: {explained(error)}") from error
 
 
-@contextmanager
-def _no_bars_off_a_terminal() -> Iterator[None]:
-    """Bars for downloads and weights are for a person who watches; in a log they are noise."""
-    from transformers.utils import logging
+def _load_model(folder: Path, config: dict[str, Any], source: ModelSource, device: str) -> Any:
+    import transformers
 
-    if sys.stderr.isatty() or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-
-
-def _load_model(folder: Path, source: ModelSource, device: str) -> Any:
-    from transformers import AutoModelForImageTextToText
-
-    model, report = AutoModelForImageTextToText.from_pretrained(
+    own = config.get("auto_map") or {} if source.trust_remote_code else {}
+    # a model's own code may offer itself by another name than that of its task
+    name = next((name for name in AUTO_CLASSES if name in own), AUTO_CLASSES[0])
+    model, report = getattr(transformers, name).from_pretrained(
         folder,
         dtype=getattr(torch, source.dtype),
         attn_implementation=source.attention,
         use_safetensors=True,
-        trust_remote_code=False,
+        trust_remote_code=source.trust_remote_code,
         local_files_only=True,
         output_loading_info=True,
     )
@@ -163,10 +104,12 @@ def _load_model(folder: Path, source: ModelSource, device: str) -> Any:
     return model.to(device).eval()
 
 
-def _load_processor(folder: Path) -> Any:
+def _load_processor(folder: Path, source: ModelSource) -> Any:
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    processor = AutoProcessor.from_pretrained(
+        folder, trust_remote_code=source.trust_remote_code, local_files_only=True
+    )
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None or getattr(processor, "image_processor", None) is None:
         raise ModelError(f"model {folder}: its processor reads no images; use a vision-language model")
@@ -178,36 +121,13 @@ def _load_processor(folder: Path) -> Any:
     return processor
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _explained(error: Exception) -> str:
+def explained(error: Exception) -> str:
+    """What transformers raised, in one line."""
     if "trust_remote_code" in str(error):
-        return "it needs code of its own, which is not run; use a model that transformers itself knows"
+        return (
+            "it needs code of its own, which is not run; use a model that transformers itself knows, or, if "
+            "you trust that code, give --trust-remote-code"
+        )
     if "Unrecognized configuration class" in str(error):
         return "it reads no images; use a vision-language model"
-    return _first_line(error)
-
-
-def fingerprint(name: str | Path, revision: str | None = None) -> str:
-    """Which model a folder or hub id holds: a sha256 over config, weights, tokenizer and processor.
-
-    Names and bytes count, the folder's place does not. A file is read again when its size or time changed.
-    ModelError when there is no such model.
-    """
-    folder = find(os.fspath(name), revision)
-    check_folder(folder)
-    found = {path for pattern in FILES for path in folder.glob(pattern) if path.is_file()}
-    total = hashlib.sha256()
-    for path in sorted(found):
-        stat = path.stat()
-        total.update(f"{path.name}\0{_digest(os.fspath(path), stat.st_mtime_ns, stat.st_size)}\n".encode())
-    return total.hexdigest()
-
-
-@functools.lru_cache(maxsize=4096)
-def _digest(path: str, mtime_ns: int, size: int) -> str:  # noqa: ARG001
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return first_line(error)

@@ -40,6 +40,8 @@ class ModelSpec(Part):
     revision: str | None = None
     dtype: Dtype = "float32"
     attention: Attention = "sdpa"
+    #: run code that the model's folder brings
+    trust_remote_code: bool = False
 
 
 class SplitSpec(Part):

@@ -26,7 +26,7 @@ RANKERS = (
     "divprune",
     "knorm",
     "dart",
-    "dart:pivots=2",
+    "dart:visual_pivots=2,text_pivots=0",
     "random",
     "uniform",
 )

@@ -1,5 +1,6 @@
 """What several test files share: a tiny random model with data, made once per test run."""
 
+import atexit
 import json
 import os
 import shutil
@@ -8,6 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# transformers copies the code that models bring to a place that it reads off the environment when it is imported
+if "HF_MODULES_CACHE" not in os.environ:
+    os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
+    atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+
 from tiny_vlm import save_tiny_vlm, write_images
 
 

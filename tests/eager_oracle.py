@@ -7,6 +7,7 @@ Letters: B samples, T tokens of the padded row, N visual tokens.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,11 +176,13 @@ def _scores(
     cosines = naive_cosines(run.layer_inputs[layer][row.number, before])
     if isinstance(ranker, DivPruneRanker):
         return naive_divprune(cosines, count)
-    norms = naive_key_norms(run.cache.layers[layer - 1].keys[row.number][:, before])
+    keys = run.cache.layers[layer - 1].keys[row.number]
     if isinstance(ranker, KeyNormRanker):
-        return [-norm for norm in norms], math.inf
+        return [-norm for norm in naive_key_norms(keys[:, before])], math.inf
     assert isinstance(ranker, DartRanker)
-    return naive_dart(cosines, norms, ranker.pivots)
+    text = [place for place in row.text if place > row.visual[-1]]
+    cosines = naive_cosines(run.layer_inputs[layer][row.number, before + text])
+    return naive_dart(ranker, cosines, naive_key_norms(keys[:, before + text]), len(before), count)
 
 
 def naive_cosines(states: Tensor) -> list[list[float]]:
@@ -215,14 +218,33 @@ def naive_key_norms(keys: Tensor) -> list[float]:
     return [sum(math.hypot(*head[place]) for head in heads) / len(heads) for place in range(keys.shape[1])]
 
 
-def naive_dart(cosines: list[list[float]], norms: list[float], pivots: int) -> tuple[list[float], float]:
-    """Scores, and by how much the last pivot was chosen."""
-    order = sorted(range(len(norms)), key=lambda place: (-norms[place], place))
-    chosen, others = order[:pivots], order[pivots:]
-    scores = [10.0 + norm for norm in norms]
-    for place in others:
-        scores[place] = -max(cosines[place][pivot] for pivot in chosen)
-    return scores, norms[chosen[-1]] - norms[others[0]] if others else math.inf
+def naive_dart(
+    ranker: DartRanker, cosines: list[list[float]], norms: list[float], visual: int, count: int
+) -> tuple[list[float], float]:
+    """Scores of the first `visual` tokens, behind which text stands, and by how much the closest choice was won.
+
+    `count` of them are chosen.
+    """
+    image, text = _longest(norms, range(visual)), _longest(norms, range(visual, len(norms)))
+    own = min(ranker.visual_pivots, count)
+    margin = min(_won(norms, image, own), _won(norms, text, ranker.text_pivots))
+    chosen, pivots = image[:own], image[:own] + text[: ranker.text_pivots]
+    for turn, pivot in enumerate(pivots):
+        share = (count - own) // len(pivots) + (turn < (count - own) % len(pivots))
+        alike = [-cosines[place][pivot] for place in range(visual)]
+        left = _longest(alike, [place for place in range(visual) if place not in chosen])
+        margin = min(margin, _won(alike, left, share))
+        chosen = chosen + left[:share]
+    return [-float(chosen.index(i)) if i in chosen else -math.inf for i in range(visual)], margin
+
+
+def _longest(norms: list[float], places: Iterable[int]) -> list[int]:
+    return sorted(places, key=lambda place: (-norms[place], place))
+
+
+def _won(values: list[float], order: list[int], count: int) -> float:
+    """By how much the last of the first `count` lies above the next."""
+    return values[order[count - 1]] - values[order[count]] if 0 < count < len(order) else math.inf
 
 
 def _attention_scores(ranker: AttentionRanker, weights: Tensor, row: Row, before: list[int]) -> list[float]:

@@ -1,7 +1,6 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from studies.answers import divergence
 from studies.errors import DataError, ModelError
 from studies.evaluator import EvaluationSettings, PlainEvaluator, form_batches, prompt_lengths
 from studies.models import load
+from studies.spec import ModelSpec
 
 SETTINGS = EvaluationSettings(max_new_tokens=4, batch_size=4)
 RATES = (1, 1, 0.5, 0.25, 0)
@@ -31,7 +31,7 @@ def pruning(ranker="attention:queries=last", rates=RATES):
 @pytest.fixture(scope="module")
 def vlm(tmp_path_factory):
     folder = save_tiny_vlm(tmp_path_factory.mktemp("vlm"), seed=3)
-    source = SimpleNamespace(id=str(folder), revision=None, dtype="float32", attention="sdpa")
+    source = ModelSpec(id=str(folder))
     return load(source)
 
 

@@ -53,7 +53,7 @@ rankers = st.one_of(
     ),
     st.builds(DivPruneRanker),
     st.builds(KeyNormRanker),
-    st.builds(DartRanker, pivots=st.integers(1, 9)),
+    st.builds(DartRanker, visual_pivots=st.integers(1, 9), text_pivots=st.integers(0, 5)),
     st.builds(RandomRanker, seed=few),
     st.builds(UniformRanker),
 )

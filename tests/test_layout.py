@@ -1,11 +1,10 @@
-"""Index arithmetic: compacting rows, gathering tokens, and grids."""
+"""Index arithmetic: compacting rows and gathering tokens."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruners.grids import token_places
 from pruners.layout import compact, gather_tokens
 
 
@@ -35,18 +34,3 @@ def test_gather_tokens_finds_batch_and_tokens(shape: tuple[int, ...], trailing: 
         expected = source.index_select(samples, index[sample])
         assert torch.equal(found.select(samples, sample), expected)
     assert torch.equal(pair[1], found)
-
-
-def test_images_side_by_side_have_grids_of_their_own() -> None:
-    visual = torch.tensor([[0, *[1] * 12, 0, *[1] * 6], [0, *[1] * 6, *[0] * 13]]).bool()
-    places = token_places(visual, (2, 3))
-    assert places.image[0].tolist() == [0] * 6 + [1] * 6 + [2] * 6
-    assert places.grid[0, 6:9].tolist() == [[0, 0], [0, 1], [0, 2]]
-    assert places.centre[0, 0].tolist() == [0.5, 1.0]
-    assert places.grid[1, :6].tolist() == places.grid[0, :6].tolist()
-
-
-def test_images_of_unknown_size_are_laid_out_squarely() -> None:
-    places = token_places(torch.ones(1, 12, dtype=torch.bool), (5, 5))
-    assert places.grid[0, -1].tolist() == [2, 3]
-    assert places.centre[0, 0].tolist() == [1.0, 1.5]

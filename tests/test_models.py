@@ -11,7 +11,8 @@ from tiny_vlm import save_tiny_vlm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from studies.errors import ModelError
-from studies.models import find, fingerprint, load, load_processor
+from studies.folders import find, fingerprint
+from studies.models import load, load_processor
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Source:
     revision: str | None = None
     dtype: str = "float32"
     attention: str = "sdpa"
+    trust_remote_code: bool = False
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ rankers = st.one_of(
     st.builds(TopvRanker, alpha=share, sigma=positive, epsilon=positive, iterations=st.integers(1, 9)),
     st.builds(DivPruneRanker),
     st.builds(KeyNormRanker),
-    st.builds(DartRanker, pivots=st.integers(1, 99)),
+    st.builds(DartRanker, visual_pivots=st.integers(1, 99), text_pivots=st.integers(0, 99)),
     st.builds(RandomRanker, seed=st.integers(0, 2**31)),
     st.builds(UniformRanker),
 )

@@ -17,6 +17,7 @@ from pruners.rankers import (
     AttentionRanker,
     DartRanker,
     DivPruneRanker,
+    Instruction,
     RandomRanker,
     RankingInputs,
     TopvRanker,
@@ -60,6 +61,12 @@ def feature_inputs(valid: Tensor, width: int = 8, seed: int = 0, side: int | Non
         image=torch.zeros(samples, places, dtype=torch.int64),
         states=torch.randn(samples, places, width, generator=generator),
         key_norms=torch.rand(samples, places, generator=generator),
+        instruction=Instruction(
+            # the third sample has no text behind its image
+            valid=torch.arange(5) < torch.tensor([[5], [3], [0], [2]])[:samples],
+            states=torch.randn(samples, 5, width, generator=generator),
+            key_norms=torch.rand(samples, 5, generator=generator),
+        ),
         attention=torch.rand(samples, places, generator=generator),
     )
 
@@ -184,6 +191,10 @@ def picked(inputs: RankingInputs, places: Tensor) -> RankingInputs:
         "attention",
     )
     fields = {name: getattr(inputs, name)[:1, places] for name in tensors}
+    text = inputs.instruction
+    fields["instruction"] = Instruction(
+        valid=text.valid[:1], states=text.states[:1], key_norms=text.key_norms[:1]
+    )
     return replace(inputs, visual_tokens=inputs.visual_tokens[:1], prompts=inputs.prompts[:1], **fields)
 
 
@@ -196,6 +207,8 @@ def test_a_sample_keeps_the_same_tokens_in_any_batch(name: str, batch: list[int]
     floats = ("sources", "targets", "states", "key_norms", "attention")
     for value in (getattr(inputs, field) for field in floats):
         value[~inputs.valid] = math.nan
+    for value in (inputs.instruction.states, inputs.instruction.key_norms):
+        value[~inputs.instruction.valid] = math.nan
     kept = ranker.keep(inputs, counts)
     alone = ranker.keep(picked(inputs, torch.arange(batch[0])), counts[:1])
     assert kept[0, : batch[0]].tolist() == alone[0].tolist()
@@ -239,22 +252,32 @@ class TestDivPrune:
 class TestDart:
     def test_pivots_have_the_longest_keys_and_the_lower_index(self) -> None:
         inputs, _ = padded([6])
-        norms = torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0, 0.5]])
-        inputs = replace(inputs, key_norms=norms)
-        for count, kept in ((1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (4, [1, 2, 3, 4])):
-            found = DartRanker(pivots=4).keep(inputs, torch.tensor([count]))
+        inputs = replace(inputs, key_norms=torch.tensor([[1.0, 3.0, 2.0, 3.0, 3.0, 0.5]]))
+        for count, kept in ((0, []), (1, [1]), (2, [1, 3]), (3, [1, 3, 4]), (4, [1, 2, 3, 4])):
+            found = DartRanker().keep(inputs, torch.tensor([count]))
             assert found[0].nonzero()[:, 0].tolist() == kept
 
-    @pytest.mark.parametrize("pivots", [1, 3, 20])
-    def test_the_others_follow_by_how_little_they_duplicate_a_pivot(self, pivots: int) -> None:
+    @pytest.mark.parametrize("text", [0, 1, 3])
+    @pytest.mark.parametrize("visual", [1, 3, 20])
+    @pytest.mark.parametrize("counts", [(12, 7), (9, 4), (5, 0)])
+    def test_every_pivot_keeps_its_share(self, visual: int, text: int, counts: tuple[int, int]) -> None:
         inputs, _ = padded([12, 7])
-        scores = DartRanker(pivots=pivots).score(inputs)
-        for sample, tokens in enumerate((12, 7)):
+        ranker = DartRanker(visual_pivots=visual, text_pivots=text)
+        kept = ranker.keep(inputs, torch.tensor(counts))
+        for sample, (tokens, count) in enumerate(zip((12, 7), counts, strict=True)):
+            behind = inputs.instruction.valid[sample]
+            states = torch.cat([inputs.states[sample, :tokens], inputs.instruction.states[sample, behind]])
             norms = inputs.key_norms[sample, :tokens].tolist()
-            naive, _ = naive_dart(naive_cosines(inputs.states[sample, :tokens]), norms, pivots)
-            naive = torch.tensor(naive)
-            assert torch.equal(scores[sample, :tokens].argsort(), naive.argsort())
-            torch.testing.assert_close(scores[sample, :tokens][naive < 2], naive[naive < 2])
+            norms += inputs.instruction.key_norms[sample, behind].tolist()
+            naive, _ = naive_dart(ranker, naive_cosines(states), norms, tokens, count)
+            assert kept[sample, :tokens].tolist() == [score > -math.inf for score in naive]
+            if count == tokens:
+                assert ranker.score(inputs)[sample, :tokens].tolist() == naive
+
+    def test_text_pivots_change_what_is_kept(self) -> None:
+        inputs, counts = padded([40])
+        found = [DartRanker(text_pivots=text).keep(inputs, counts) for text in (0, 4)]
+        assert not torch.equal(*found)
 
 
 class TestTopv:
@@ -381,7 +404,7 @@ class TestSpecs:
             "divprune",
             "knorm",
             "dart",
-            "dart:pivots=4",
+            "dart:visual_pivots=2,text_pivots=0",
         ],
     )
     def test_round_trip(self, spec: str) -> None:
@@ -396,7 +419,7 @@ class TestSpecs:
             ("topv:alpha=0,beta=0,gamma=0", "alpha, beta and gamma must not all be 0"),
             ("attention:queries=first", "option 'queries': Input should be 'last', 'instruction' or 'all'"),
             ("divprun", "ranker 'divprun' is not known; did you mean 'divprune'?"),
-            ("dart:pivots=0", "option 'pivots': Input should be greater than or equal to 1"),
+            ("dart:visual_pivots=0", "option 'visual_pivots': Input should be greater than or equal to 1"),
             ("random:7", "'7' must be written option=value"),
             ("random:type=topv", "no option 'type'"),
         ],

@@ -85,7 +85,7 @@ class TestSecondTurn:
             "topv",
             "divprune",
             "knorm",
-            "dart:pivots=2",
+            "dart:visual_pivots=2",
         ],
     )
     def test_with_another_image(self, model: Any, ranker: str, first_is_pruned: bool) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 import zoo_models as models
+from remote_models import internvl_chat
 from torch import Generator, Tensor, nn
 from zoo_media import (
     Tensors,
     a_dozen,
+    a_tile,
     asked,
     feature_count,
     frames,
@@ -184,6 +186,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "blip-2": Architecture(models.blip2, pixels(32), a_dozen, mixed=SINGLE, needs_images=True),
     "internvl-qwen2": Architecture(models.internvl_qwen2, pixels(64)),
     "internvl-llama": Architecture(models.internvl_llama, pixels(64)),
+    "internvl-chat": Architecture(internvl_chat, pixels(64), a_tile, needs_images=True),
+    "internvl-chat-llama": Architecture(
+        lambda: internvl_chat("llama"), pixels(64), a_tile, needs_images=True
+    ),
     "qwen2-vl": Architecture(models.qwen2_vl, patches(), **QWEN, **TYPES),
     "qwen2.5-vl": Architecture(models.qwen2_5_vl, patches(), **QWEN, **TYPES),
     "qwen2.5-vl-video": Architecture(

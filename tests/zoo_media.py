@@ -93,3 +93,8 @@ def asked(_model: Any, generator: Generator, _number: int) -> Tensors:
 def a_dozen(_model: Any, _tensors: Tensors) -> int:
     """The tokens of a Q-Former."""
     return 12
+
+
+def a_tile(_model: Any, _tensors: Tensors) -> int:
+    """The tokens of a tile of 64 by 64 pixels, where four patches of 8 by 8 become one."""
+    return 16

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig
 
+#: by what transformers builds a model, the task of this package first; remote code names those that it serves
+AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM", "AutoModel")
+#: where transformers puts the code that a model's folder brings
+REMOTE_MODULES = "transformers_modules."
 #: decoders whose MLP has two matrices (up, down) where the others have three (gate, up, down)
 _PLAIN_MLP = frozenset({"gpt_neox", "opt", "phi", "starcoder2"})
 
@@ -111,12 +115,16 @@ class ModelShape:
 def build_without_memory(config: "PretrainedConfig") -> "nn.Module":
     """The model of this configuration on torch's meta device: every parameter has a shape and no storage."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    import transformers
 
-    factory = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+    # a configuration of remote code can only be here because its reader trusted that code
+    trusted = type(config).__module__.startswith(REMOTE_MODULES)
+    own = (getattr(config, "auto_map", None) or {}) if trusted else {}
+    usual = AUTO_CLASSES[0] if hasattr(config, "vision_config") else AUTO_CLASSES[1]
+    factory = getattr(transformers, next((name for name in AUTO_CLASSES if name in own), usual))
     try:
         with torch.device("meta"):
-            model: nn.Module = factory.from_config(copy.deepcopy(config))
+            model: nn.Module = factory.from_config(copy.deepcopy(config), trust_remote_code=trusted)
     except Exception as error:  # whatever a model's constructor may raise about its configuration
         reason = str(error).strip().split("\n")[0]
         raise UnsupportedModelError(

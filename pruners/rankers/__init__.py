@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError
 
 from pruners.errors import ProfileError, suggestion
 from pruners.rankers.attention import AttentionRanker
-from pruners.rankers.base import BEFORE_ANY_LAYER, Ranker, RankingInputs
+from pruners.rankers.base import BEFORE_ANY_LAYER, Instruction, Ranker, RankingInputs
 from pruners.rankers.dart import DartRanker
 from pruners.rankers.divprune import DivPruneRanker
 from pruners.rankers.knorm import KeyNormRanker
@@ -37,6 +37,7 @@ __all__ = [
     "AttentionRanker",
     "DartRanker",
     "DivPruneRanker",
+    "Instruction",
     "KeyNormRanker",
     "RandomRanker",
     "Ranker",

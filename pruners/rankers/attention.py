@@ -38,7 +38,7 @@ class AttentionRanker(Ranker):
         last = prompt & (_count_from_end(prompt) == 1)
         if self.queries == "last":
             return last
-        after = prompt & (_count_from_end(visual) == 0)
+        after = behind_visual(prompt, visual)
         return torch.where(after.any(dim=1, keepdim=True), after, last)
 
     def score(self, inputs: RankingInputs) -> Tensor:
@@ -46,6 +46,11 @@ class AttentionRanker(Ranker):
         if inputs.attention is None:
             raise ValueError("the attention ranker needs RankingInputs.attention")
         return inputs.attention
+
+
+def behind_visual(prompt: Tensor, visual: Tensor) -> Tensor:
+    """The prompt's tokens behind its last visual one: (B, T) bool, from masks of the same shape."""
+    return prompt & (_count_from_end(visual) == 0)
 
 
 def _count_from_end(mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a ranker is: one function from what the model knows about its visual tokens to a score for each.
 
 Letters: B samples, M visual tokens that a reduction chooses from (padded to the largest sample of the
-batch), D width.
+batch), I text tokens behind the last visual token (padded likewise), D width.
 """
 
 from abc import ABC, abstractmethod
@@ -12,11 +12,23 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-#: What a ranker must be given: nothing, the prompts' ids, the hidden states at the cut, these and the keys of
-#: the layer before it, that layer's attention rows, or its features.
-Signal = Literal["nothing", "prompts", "states", "keys", "attention", "features"]
+#: What a ranker must be given: nothing, the prompts' ids, the hidden states at the cut, the keys of the layer
+#: before it, both of these for the text as well, that layer's attention rows, or its features.
+Signal = Literal["nothing", "prompts", "states", "keys", "pivots", "attention", "features"]
 #: The signals that there are before layer 0, too.
 BEFORE_ANY_LAYER: tuple[Signal, ...] = ("nothing", "prompts", "states")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """The prompt's text behind its last visual token; a sample may have none."""
+
+    #: (B, I) bool: which places hold a token; the others are padding
+    valid: Tensor
+    #: (B, I, D): the tokens as they enter the layer that is reduced
+    states: Tensor
+    #: (B, I) float32: L2 norm of each token's key in the layer before, mean over key-value heads
+    key_norms: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +43,13 @@ class RankingInputs:
     visual_tokens: tuple[int, ...]
     #: one 1-D tensor of ids per sample, without padding and without answer tokens ("prompts")
     prompts: tuple[Tensor, ...] | None = None
-    #: (B, M, D): the tokens as they enter the layer that is reduced ("states", "keys")
+    #: (B, M, D): the tokens as they enter the layer that is reduced ("states", "pivots")
     states: Tensor | None = None
-    #: (B, M) float32: L2 norm of each token's key in the layer before, mean over key-value heads ("keys")
+    #: (B, M) float32: L2 norm of each token's key in the layer before, mean over key-value heads ("keys",
+    #: "pivots")
     key_norms: Tensor | None = None
+    #: the text behind the last visual token ("pivots")
+    instruction: Instruction | None = None
     #: (B, M) float32: attention that each visual token receives, mean over heads and query rows ("attention")
     attention: Tensor | None = None
     #: (B, M, D): the tokens as they enter the source layer ("features")

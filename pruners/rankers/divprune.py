@@ -21,7 +21,8 @@ class DivPruneRanker(Ranker):
     """The token farthest from its nearest neighbour first, then ever the one farthest from those chosen.
 
     Distance is 1 - cosine. The paper prunes what the projector gives to layer 0; the signal here is the same
-    for a cut before layer 0, and the tokens' hidden states for a deeper one.
+    for a cut before layer 0, and the tokens' hidden states for a deeper one (ours). Several images of one
+    sample are one set (ours). Its code numbers the tokens that are left anew: `position_ids: renumber`.
     """
 
     signal: ClassVar[Signal] = "states"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from searchsvc.cli.model import Trust
 from searchsvc.cli.output import Format, Output, show_record
 
 
@@ -19,10 +20,18 @@ def cost(
             help="fastv:k=2,r=0.5 | pdrop | vtw:k=16 | p-sigmoid:b=0.25,k=0.3 | table:rates=1/1/0.5"
         ),
     ] = None,
+    trust_remote_code: Trust = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Print FLOPs by both counters, KV bytes and parameters of one prefill."""
     from searchsvc.costing import prefill
 
-    record = prefill(model, visual_tokens, text_tokens, profile=profile, schedule=schedule)
+    record = prefill(
+        model,
+        visual_tokens,
+        text_tokens,
+        profile=profile,
+        schedule=schedule,
+        trust_remote_code=trust_remote_code,
+    )
     show_record(record, output, title=f"One prefill of {model}: {schedule or profile or 'no pruning'}")

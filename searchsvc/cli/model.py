@@ -7,6 +7,9 @@ import typer
 
 from searchsvc.cli.output import Format, Output, show_record
 
+#: No code that came with a model runs unless this is given.
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the model's folder brings.")]
+
 app = typer.Typer(no_args_is_help=True, help="Models: what pruning finds in them.")
 
 
@@ -21,12 +24,13 @@ def inspect(
     image: Annotated[
         Path | None, typer.Option(help="Ask the model's processor how many tokens this image becomes.")
     ] = None,
+    trust_remote_code: Trust = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Show layers, visual tokens, attention and cost of a model; exit status 2 when it cannot be pruned."""
     from searchsvc.inspection import inspect_model
 
-    record = inspect_model(model, image)
+    record = inspect_model(model, image, trust_remote_code=trust_remote_code)
     show_record(
         record, output, title=f"{model}: {'can be pruned' if record['supported'] else 'not supported'}"
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from searchsvc.cli.db import Url
+from searchsvc.cli.model import Trust
 from searchsvc.cli.output import Format, Output, message, show_record
 from searchsvc.cli.study import Name, open_database
 
@@ -65,6 +66,7 @@ def verify(
     transfer: Annotated[
         bool, typer.Option("--transfer", help="Allow another model of the same depth.")
     ] = False,
+    trust_remote_code: Trust = False,
     output: Output = Format.TABLE,
     db: Url = None,
 ) -> None:
@@ -79,6 +81,7 @@ def verify(
             data=data,
             model=model,
             transfer=transfer,
+            trust_remote_code=trust_remote_code,
             ray_address=Settings().ray_address,
         )
     show_record(record, output, title=f"{profile}, measured beside no pruning")
@@ -95,6 +98,7 @@ def bench(
     ] = 15,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option()] = "float32",
     attention: Annotated[Literal["sdpa", "flash_attention_2", "eager"], typer.Option()] = "sdpa",
+    trust_remote_code: Trust = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Measure a profile's speed alone, beside no pruning: no data and no labels are needed."""
@@ -108,5 +112,6 @@ def bench(
         rounds=rounds,
         dtype=dtype,
         attention=attention,
+        trust_remote_code=trust_remote_code,
     )
     show_record(record, output, title=f"{profile}, measured beside no pruning")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from searchsvc.cli.db import Url
+from searchsvc.cli.model import Trust
 from searchsvc.cli.output import Format, Output, message, show_record, show_rows
 
 app = typer.Typer(no_args_is_help=True, help="Searches for pruning schedules, each one an Optuna study.")
@@ -41,6 +42,7 @@ def create(
     test_samples: Annotated[int | None, typer.Option(min=1, help="Samples that only results see.")] = None,
     max_drop: Annotated[float | None, typer.Option(min=0, max=1, help="Goal: accuracy lost at most.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16.")] = None,
+    trust_remote_code: Trust = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Ray actors.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -66,6 +68,8 @@ def create(
         "name": name,
         "model.id": model,
         "model.dtype": dtype,
+        # off is the default, and must not overrule a spec
+        "model.trust_remote_code": trust_remote_code or None,
         "data.path": None if data is None else str(data),
         "data.metric": metric,
         "data.split.search": search_samples,
