@@ -23,7 +23,7 @@ def scores(rate: float, seed: int) -> list[float]:
     return (np.random.default_rng(seed).random(N) < rate).astype(float).tolist()
 
 
-def judged(judge, ours, seen=N) -> bool:
+def judged(judge, ours, seen=3 * N // 4) -> bool:
     return judge(dict(enumerate(ours[:seen])))
 
 
