@@ -168,6 +168,7 @@ ROWS: dict[str, Row] = {
     "idefics": Row(refused=_CROSS),
     "idefics3": Row(grid=lambda config: _patches(config, config.scale_factor)),
     "instructblip": Row(entry="language_model"),
+    "instructblipvideo": Row(entry="language_model"),
     "internvl": Row(grid=lambda config: _patches(config, 1 / config.downsample_ratio)),
     "internvl_chat": Row(refused=_REMOTE),
     "llava": Row(grid=_llava),

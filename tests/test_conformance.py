@@ -8,7 +8,19 @@ import torch
 from masked_forward import decoder_of, masked_forward
 from model_state import same, state_of
 from torch import Tensor
-from zoo import ARCHITECTURES, IMAGE, LAYERS, ONE, VOCABULARY, answered, batch, model_for, single
+from zoo import (
+    ADJACENT,
+    ARCHITECTURES,
+    IMAGE,
+    LAYERS,
+    ONE,
+    SINGLE,
+    VOCABULARY,
+    answered,
+    batch,
+    model_for,
+    single,
+)
 
 from pruners import Pruning, pruned
 from pruners.families import describe
@@ -43,7 +55,8 @@ def pruning_for(name: str, ranker: str, rates: tuple[float, ...] = RATES) -> Pru
 
 def inputs_for(name: str) -> dict[str, dict[str, Tensor]]:
     mixed = ARCHITECTURES[name].mixed
-    return {"one": batch(name, ONE), "left": batch(name, mixed), "right": batch(name, mixed, "right")}
+    inputs = {"one": batch(name, ONE), "left": batch(name, mixed), "right": batch(name, mixed, "right")}
+    return inputs if mixed is SINGLE else inputs | {"adjacent": batch(name, ADJACENT)}
 
 
 def kept_lists(trace: Trace) -> list[list[list[int]]]:
