@@ -51,6 +51,8 @@ class Call:
     #: real tokens and visual tokens (N) of each sample
     lengths: tuple[int, ...]
     visual_tokens: tuple[int, ...]
+    #: (B, P + T) number of the image in whose tokens each other are seen in both directions, -1 for none
+    blocks: Tensor | None
     #: whether a row ends in padding; then pruned rows are padded on the right as well
     right_padded: bool
 
@@ -115,6 +117,7 @@ def read_prefill(
     visual: Tensor,
     past: Record | None,
     prompt_lengths: Tensor | None,
+    two_way_images: bool,
 ) -> Call:
     """The call as a value, or `UnsupportedCallError` where pruning would not leave its answer right."""
     refuse_arguments(model, arguments)
@@ -125,8 +128,8 @@ def read_prefill(
     if past is not None:
         refuse_positions(arguments, past)
         start = past.total
-    refuse_two_way(arguments, start)
-    call = _call(ids, visual, _padding_mask(arguments, start, ids), prompt_lengths)
+    blocks = _blocks(arguments.get("token_type_ids"), start, ids.shape[1], two_way_images)
+    call = _call(ids, visual, _padding_mask(arguments, start, ids), prompt_lengths, blocks)
     if past is not None and bool((past.ends_visual & call.begins_visual()).any()):
         raise UnsupportedCallError(
             "the call goes on amid visual tokens where the one before it ended: a chunked prefill must not "
@@ -135,7 +138,22 @@ def read_prefill(
     return call
 
 
-def _call(ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | None) -> Call:
+def _blocks(types: Tensor | None, start: int, tokens: int, by_image: bool) -> Tensor | None:
+    """(B, P + T): the runs of tokens whose type is 1, numbered; -1 elsewhere."""
+    if types is None:
+        return None
+    refuse_two_way(types, start, tokens, by_image)
+    if not by_image:
+        return None
+    image = (types == 1).long()
+    return torch.where(
+        image > 0, image.diff(prepend=torch.zeros_like(image[:, :1])).clamp(min=0).cumsum(1), -1
+    )
+
+
+def _call(
+    ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | None, blocks: Tensor | None
+) -> Call:
     """The call with these ids; `mask` (B, P + T) tells padding."""
     start = mask.shape[1] - ids.shape[1]
     real = mask[:, start:]
@@ -158,6 +176,7 @@ def _call(ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | No
         seen=mask[:, :start],
         lengths=tuple(lengths),
         visual_tokens=tuple(visual_tokens),
+        blocks=blocks,
         right_padded=any(ends),
     )
 

@@ -30,6 +30,8 @@ class Traits:
     first_position: int = 0
     #: position ids have several axes (M-RoPE)
     axial_positions: bool = False
+    #: an image's tokens, which `token_type_ids` mark with 1, see each other in both directions
+    two_way_images: bool = False
 
     @property
     def first_prunable(self) -> int:
@@ -62,6 +64,7 @@ class Row:
     #: attribute of the module that `generate` calls instead of the model, with embedded ids
     entry: str | None = None
     first_position: int = 0
+    two_way_images: bool = False
     grid: Callable[[Any], Grid | None] = lambda _: None
 
 
@@ -86,6 +89,7 @@ def traits(config: Any) -> Traits:
         injected_layers=len(getattr(vision, "deepstack_visual_indexes", None) or ()),
         grid=row.grid(config),
         first_position=row.first_position,
+        two_way_images=row.two_way_images,
         axial_positions="mrope_section" in (getattr(text, "rope_parameters", None) or {}),
     )
 
@@ -163,7 +167,7 @@ _REMOTE = "its remote code does not call attention as transformers does: take th
 ROWS: dict[str, Row] = {
     "aya_vision": Row(grid=lambda config: _patches(config, config.downsample_factor)),
     "blip-2": Row(entry="language_model"),
-    "gemma3": Row(grid=lambda config: _square(config.mm_tokens_per_image)),
+    "gemma3": Row(two_way_images=True, grid=lambda config: _square(config.mm_tokens_per_image)),
     "gemma3n": Row(refused=_LAYERED),
     "idefics": Row(refused=_CROSS),
     "idefics3": Row(grid=lambda config: _patches(config, config.scale_factor)),

@@ -42,6 +42,7 @@ class Narrowing:
         form: MaskForm,
         window: int | None,
         positions: Tensor | None,
+        blocks: Tensor | None = None,
     ) -> None:
         #: (B, Q): the tokens' places in the call's unpruned row, which begins behind `start` earlier tokens
         self.rows, self.start = rows, start
@@ -50,6 +51,8 @@ class Narrowing:
         self.window = window
         #: (B, Q): the places whose position ids the tokens take; None leaves the position arguments alone
         self.positions = positions
+        #: (B, start + T) tokens of one number, but -1, see each other in both directions
+        self.blocks = blocks
         self._done: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def apply(self, kwargs: dict[str, Any], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -103,12 +106,22 @@ class Narrowing:
         if self.keys.full and self.form == "bool" and self.start == 0:
             return None
         columns, own = self.keys.columns[:, None, None, :], (self.rows + self.start)[:, None, :, None]
-        allowed = (columns <= own) & self.keys.valid[:, None, None, :]
+        allowed = columns <= own
+        if self.blocks is not None:
+            allowed |= self._same_block(self.blocks)
+        allowed &= self.keys.valid[:, None, None, :]
         if self.window is not None:
             allowed &= columns > own - self.window
         if self.form == "bool":
             return allowed
         return _forbid(torch.zeros(allowed.shape, dtype=dtype, device=allowed.device), allowed)
+
+    def _same_block(self, blocks: Tensor) -> Tensor:
+        """(B, 1, Q, K) bool: which keys are of the token's own image."""
+        blocks = blocks.to(self.rows.device)
+        own, others = blocks.gather(1, self.rows + self.start), blocks.gather(1, self.keys.columns)
+        same: Tensor = (own[:, :, None] == others[:, None, :]) & (own >= 0)[:, :, None]
+        return same[:, None]
 
 
 def _forbid(mask: Tensor, allowed: Tensor) -> Tensor:

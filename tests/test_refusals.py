@@ -210,15 +210,6 @@ class TestFamilies:
         ):
             model.generate(**inputs, max_new_tokens=3)
 
-    @pytest.mark.parametrize("name", ["gemma3", "paligemma"])
-    def test_a_second_image_that_sees_both_ways(self, name: str) -> None:
-        model, inputs = zoo.model_for(name), zoo.batch(name, zoo.ONE)
-        longer = torch.ones(1, 2 * inputs["input_ids"].shape[1], dtype=torch.long)
-        with pruned(model, pruning("random", "pdrop")):
-            cache = model(**inputs).past_key_values
-            with pytest.raises(UnsupportedCallError, match="give the whole conversation in one call"):
-                model(**inputs | {"attention_mask": longer}, past_key_values=cache)
-
     def test_flash_attention_counts_a_window_in_what_is_left(self) -> None:
         rows = torch.arange(8)[None]
         keys = Entries.of(torch.ones(1, 8, dtype=torch.bool), 0, full=True)

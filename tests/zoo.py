@@ -35,8 +35,10 @@ __all__ = [
     "ONE",
     "SINGLE",
     "VOCABULARY",
+    "Question",
     "answered",
     "batch",
+    "collated",
     "model_for",
     "single",
 ]
@@ -99,7 +101,7 @@ def batch(name: str, questions: tuple[Question, ...], side: str = "left", first:
                 row.append(torch.tensor([*before, *[kind.placeholder] * count, *after] * runs))
         rows.append(torch.cat(row))
         media.append(images)
-    return _padded(kind, rows, side) | _collated(media, kind.stacked)
+    return _padded(kind, rows, side) | collated(media, kind.stacked)
 
 
 def single(name: str, questions: tuple[Question, ...], number: int) -> Tensors:
@@ -134,7 +136,8 @@ def _padded(kind: Architecture, rows: list[Tensor], side: str) -> Tensors:
     return inputs
 
 
-def _collated(media: list[list[Tensors]], stacked: bool) -> Tensors:
+def collated(media: list[list[Tensors]], stacked: bool) -> Tensors:
+    """The tensors of every sample's images as one batch."""
     everything = [image for images in media for image in images]
     found = {}
     for name in everything[0] if everything else ():
