@@ -97,8 +97,10 @@ class Narrowing:
             return self.keys.valid
         if mask is None or mask.shape[-1] != width:
             return self._causal(dtype)
-        rows, columns = self.rows[:, None, :, None], self.keys.columns[:, None, None, :]
-        picked = mask.take_along_dim(rows.to(mask.device), 2).take_along_dim(columns.to(mask.device), 3)
+        # whole rows first, then columns by an index that is only expanded: no integers of the mask's size
+        rows = gather_tokens(mask.transpose(1, 2), self.rows, 2).transpose(1, 2)
+        columns = self.keys.columns.to(mask.device)[:, None, None, :]
+        picked: Tensor = rows.gather(3, columns.expand(*rows.shape[:3], -1))
         return picked if self.keys.full else _forbid(picked, self.keys.valid.to(mask.device)[:, None, None])
 
     def _causal(self, dtype: torch.dtype) -> Tensor | None:
