@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruners.block_masks import image_blocks
 from pruners.cached import Record
 from pruners.errors import UnsupportedCallError
 from pruners.refusals import (
@@ -128,7 +129,10 @@ def read_prefill(
     if past is not None:
         refuse_positions(arguments, past)
         start = past.total
-    blocks = _blocks(arguments.get("token_type_ids"), start, ids.shape[1], two_way_images)
+    types = arguments.get("token_type_ids")
+    if types is not None:
+        refuse_two_way(types, start, ids.shape[1], two_way_images)
+    blocks = image_blocks(types) if types is not None and two_way_images else None
     call = _call(ids, visual, _padding_mask(arguments, start, ids), prompt_lengths, blocks)
     if past is not None and bool((past.ends_visual & call.begins_visual()).any()):
         raise UnsupportedCallError(
@@ -136,19 +140,6 @@ def read_prefill(
             "split them"
         )
     return call
-
-
-def _blocks(types: Tensor | None, start: int, tokens: int, by_image: bool) -> Tensor | None:
-    """(B, P + T): the runs of tokens whose type is 1, numbered; -1 elsewhere."""
-    if types is None:
-        return None
-    refuse_two_way(types, start, tokens, by_image)
-    if not by_image:
-        return None
-    image = (types == 1).long()
-    return torch.where(
-        image > 0, image.diff(prepend=torch.zeros_like(image[:, :1])).clamp(min=0).cumsum(1), -1
-    )
 
 
 def _call(
