@@ -34,6 +34,8 @@ class Traits:
     first_position: int = 0
     #: position ids have several axes (M-RoPE)
     axial_positions: bool = False
+    #: an image's tokens, which `token_type_ids` mark with 1, see each other in both directions
+    two_way_images: bool = False
 
     @property
     def first_prunable(self) -> int:
@@ -70,6 +72,7 @@ class Row:
     #: attribute of the model that holds the placeholder's id, where the configuration does not
     placeholder: str | None = None
     first_position: int = 0
+    two_way_images: bool = False
     grid: Callable[[Any], Grid | None] = lambda _: None
     #: where the pictures of a call differ: what tells their rows and columns
     pictures: FindPictures = pictures.by_patch_grid
@@ -106,6 +109,7 @@ def traits(config: Any, placeholder: int | None = None) -> Traits:
         injected_layers=len(getattr(vision, "deepstack_visual_indexes", None) or ()),
         grid=row.grid(config),
         first_position=row.first_position,
+        two_way_images=row.two_way_images,
         axial_positions="mrope_section" in (getattr(text, "rope_parameters", None) or {}),
     )
 
@@ -213,13 +217,14 @@ _OWN_DECODER = (
 ROWS: dict[str, Row] = {
     "aya_vision": Row(grid=lambda config: _patches(config, config.downsample_factor)),
     "blip-2": Row(entry="language_model"),
-    "gemma3": Row(grid=lambda config: _square(config.mm_tokens_per_image)),
+    "gemma3": Row(two_way_images=True, grid=lambda config: _square(config.mm_tokens_per_image)),
     "gemma3n": Row(refused=_LAYERED),
     "glm4v": Row(pictures=pictures.by_patch_grid_of_one_kind),
     "glm4v_moe": Row(pictures=pictures.by_patch_grid_of_one_kind),
     "idefics": Row(refused=_CROSS),
     "idefics3": Row(grid=lambda config: _patches(config, config.scale_factor)),
     "instructblip": Row(entry="language_model"),
+    "instructblipvideo": Row(entry="language_model"),
     "internvl": Row(grid=lambda config: _patches(config, 1 / config.downsample_ratio)),
     "internvl_chat": Row(entry="language_model", placeholder="img_context_token_id", grid=_internvl_chat),
     "llava": Row(grid=_llava, pictures=pictures.llava),

@@ -22,6 +22,7 @@ from pruners.families import Family
 from pruners.masks import mask_form
 from pruners.prefill import Prefill
 from pruners.pruning import Pruning
+from pruners.refusals import refuse_uncounted
 from pruners.trace import Trace
 
 _attached: WeakKeyDictionary[nn.Module, "Handle"] = WeakKeyDictionary()
@@ -131,7 +132,8 @@ class Handle:
             )
         prompt_lengths, self.prompt_lengths = self.prompt_lengths, None
         self._refuse_growth(ids, cache, prompt_lengths)
-        call = read_prefill(model, arguments, ids, visual, past, prompt_lengths)
+        two_way = self.family.traits.two_way_images
+        call = read_prefill(model, arguments, ids, visual, past, prompt_lengths, two_way)
         prefill = Prefill(self.pruning, self.family, self._configs, call, form, past)
         if self.on_prefill is not None:
             self.on_prefill(prefill, arguments)
@@ -141,16 +143,15 @@ class Handle:
         self, args: Any, kwargs: dict[str, Any], arguments: dict[str, Any]
     ) -> tuple[Any, dict[str, Any]] | None:
         """Go on counting positions where the model would read them off a layer 0 that was pruned."""
-        past = self._call.past if self._call else None
-        if past is None or past.whole or arguments.get("position_ids") is not None:
+        if self._call is None or arguments.get("position_ids") is not None:
+            return None
+        past = self._call.past
+        if self.family.traits.axial_positions:
+            refuse_uncounted(past, isinstance(self._call, Prefill) and self._call.call.start > 0)
+        if past is None or past.whole:
             return None
         embeds = arguments.get("inputs_embeds")
         tokens = arguments["input_ids"] if embeds is None else embeds
-        if self.family.traits.axial_positions:
-            raise UnsupportedCallError(
-                "a cache whose layer 0 was pruned does not tell where positions of several axes go on: give "
-                "position_ids, as generate does"
-            )
         first = past.total + self.family.traits.first_position
         positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         return args, kwargs | {"position_ids": positions[None]}

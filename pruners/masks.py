@@ -9,12 +9,16 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
+from pruners.block_masks import Rule, block_mask, dense, narrowed, seen
 from pruners.errors import UnsupportedCallError, UnsupportedModelError
 from pruners.layout import Entries, gather_tokens
 
-#: Form of an attention mask: (B, 1, Q, K) bool, the same in floats to be added, or (B, K) for FlashAttention.
-MaskForm = Literal["bool", "float", "flat"]
+#: Form of an attention mask: (B, 1, Q, K) bool, the same in floats to be added, (B, K) for FlashAttention, or
+#: a BlockMask for flex attention.
+MaskForm = Literal["bool", "float", "flat", "block"]
+_FORMS: dict[str, MaskForm] = {"sdpa": "bool", "eager": "float", "flex_attention": "block"}
 
 _NARROWED = {"attention_mask", "position_ids", "position_embeddings"}
 
@@ -23,11 +27,11 @@ def mask_form(implementation: str) -> MaskForm:
     """The masks that an attention implementation of transformers takes, or `UnsupportedModelError`."""
     if "flash" in implementation:
         return "flat"
-    if implementation in ("sdpa", "eager"):
-        return "bool" if implementation == "sdpa" else "float"
+    if implementation in _FORMS:
+        return _FORMS[implementation]
     raise UnsupportedModelError(
-        f"attention implementation '{implementation}' cannot be pruned: load the model with sdpa, eager or "
-        "flash_attention_2"
+        f"attention implementation '{implementation}' cannot be pruned: load the model with sdpa, eager, "
+        "flex_attention or flash_attention_2"
     )
 
 
@@ -42,6 +46,7 @@ class Narrowing:
         form: MaskForm,
         window: int | None,
         positions: Tensor | None,
+        blocks: Tensor | None = None,
     ) -> None:
         #: (B, Q): the tokens' places in the call's unpruned row, which begins behind `start` earlier tokens
         self.rows, self.start = rows, start
@@ -50,6 +55,8 @@ class Narrowing:
         self.window = window
         #: (B, Q): the places whose position ids the tokens take; None leaves the position arguments alone
         self.positions = positions
+        #: (B, start + T) tokens of one number, but -1, see each other in both directions
+        self.blocks = blocks
         self._done: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def apply(self, kwargs: dict[str, Any], tokens: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -78,7 +85,7 @@ class Narrowing:
             self._done[key] = (source, make(source))
         return self._done[key][1]
 
-    def _mask(self, mask: Tensor | None, width: int, dtype: torch.dtype) -> Tensor | None:
+    def _mask(self, mask: Any, width: int, dtype: torch.dtype) -> Any:
         """The model's own mask gathered where it speaks of the unpruned row, else a causal one of our own."""
         beyond = self.window is not None and width > self.window
         if self.keys.full and self.rows.shape[1] == 1 and not beyond:
@@ -94,21 +101,33 @@ class Narrowing:
             return self.keys.valid
         if mask is None or mask.shape[-1] != width:
             return self._causal(dtype)
-        rows, columns = self.rows[:, None, :, None], self.keys.columns[:, None, None, :]
-        picked = mask.take_along_dim(rows.to(mask.device), 2).take_along_dim(columns.to(mask.device), 3)
+        if isinstance(mask, BlockMask):
+            return self._blocked(narrowed(mask.mask_mod, self.rows, self.keys.columns, self.keys.valid))
+        # whole rows first, then columns by an index that is only expanded: no integers of the mask's size
+        rows = gather_tokens(mask.transpose(1, 2), self.rows, 2).transpose(1, 2)
+        columns = self.keys.columns.to(mask.device)[:, None, None, :]
+        picked: Tensor = rows.gather(3, columns.expand(*rows.shape[:3], -1))
         return picked if self.keys.full else _forbid(picked, self.keys.valid.to(mask.device)[:, None, None])
 
-    def _causal(self, dtype: torch.dtype) -> Tensor | None:
+    def _causal(self, dtype: torch.dtype) -> Any:
         """None where the implementation's own causal rule is right: nothing before the call, no padding."""
         if self.keys.full and self.form == "bool" and self.start == 0:
             return None
-        columns, own = self.keys.columns[:, None, None, :], (self.rows + self.start)[:, None, :, None]
-        allowed = (columns <= own) & self.keys.valid[:, None, None, :]
-        if self.window is not None:
-            allowed &= columns > own - self.window
+        own = self.rows + self.start
+        first = torch.zeros_like(own) if self.window is None else own - self.window + 1
+        blocks = None if self.blocks is None else self.blocks.to(own.device)
+        rule = seen(own, first, self.keys.columns, self.keys.valid, blocks)
+        if self.form == "block":
+            return self._blocked(rule)
+        places = torch.arange(own.shape[1], device=own.device).expand_as(own)
+        allowed = dense(rule, places, self.keys.columns.shape[1])
         if self.form == "bool":
             return allowed
         return _forbid(torch.zeros(allowed.shape, dtype=dtype, device=allowed.device), allowed)
+
+    def _blocked(self, rule: Rule) -> BlockMask:
+        samples, queries = self.rows.shape
+        return block_mask(rule, samples, queries, self.keys.columns.shape[1], self.rows.device)
 
 
 def _forbid(mask: Tensor, allowed: Tensor) -> Tensor:

@@ -142,7 +142,13 @@ class Prefill:
         if key not in self._narrowings:
             keys, sources = self._keys(stage, self._reached(layer)), self._position_sources(stage)
             self._narrowings[key] = Narrowing(
-                stage.columns, self.call.start, keys, self.form, self._windows[layer], sources
+                stage.columns,
+                self.call.start,
+                keys,
+                self.form,
+                self._windows[layer],
+                sources,
+                self.call.blocks,
             )
         return self._narrowings[key].apply(kwargs, self.call.tokens, hidden.dtype)
 

@@ -28,12 +28,17 @@ def refuse_cache(cache: Any) -> None:
         raise UnsupportedCallError("a cache that records its past, to be cropped, cannot be pruned")
 
 
-def refuse_two_way(arguments: dict[str, Any], start: int) -> None:
-    """Image tokens that see those behind them: the model's mask for them fits no cache that was pruned."""
-    if start and arguments.get("token_type_ids") is not None:
+def refuse_two_way(types: Tensor, start: int, tokens: int, by_image: bool) -> None:
+    """`token_type_ids` of a call behind `start` tokens: too few, or more than images see both ways."""
+    if start and not by_image:
         raise UnsupportedCallError(
-            f"token_type_ids let image tokens see each other in both directions, after {start} tokens in the "
+            f"token_type_ids let the whole prompt see itself in both directions, after {start} tokens in the "
             "cache: give the whole conversation in one call"
+        )
+    if types.shape[1] != start + tokens:
+        raise UnsupportedCallError(
+            f"token_type_ids has {types.shape[1]} columns, the call {tokens} tokens after {start} in the "
+            "cache: give one column per token, cached ones included"
         )
 
 
@@ -77,6 +82,20 @@ def refuse_positions(arguments: dict[str, Any], past: Record) -> None:
         raise UnsupportedCallError(
             f"position_ids go on at {positions[:, 0].tolist()} after {past.lengths.tolist()} tokens in the "
             "cache: a cache whose layer 0 was pruned must be continued with the new tokens alone"
+        )
+
+
+def refuse_uncounted(past: Record | None, further_image: bool) -> None:
+    """Positions of several axes that the model would count wrongly by itself."""
+    if past is not None and not past.whole:
+        raise UnsupportedCallError(
+            "a cache whose layer 0 was pruned does not tell where positions of several axes go on: give "
+            "position_ids, as generate does"
+        )
+    if further_image:
+        raise UnsupportedCallError(
+            "behind a cache the model numbers a further image as if it were text: give position_ids, the "
+            "last of those that get_rope_index finds for the whole conversation"
         )
 
 

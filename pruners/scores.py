@@ -6,7 +6,9 @@ R query rows that vote, M visual tokens.
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
+from pruners.block_masks import dense
 from pruners.layout import gather_tokens
 
 #: floats that one block of attention rows may take
@@ -17,7 +19,7 @@ _BLOCK = 2**24
 def attention_received(
     query: Tensor,
     key: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | BlockMask | None,
     rows: Tensor,
     voting: Tensor,
     visual: Tensor,
@@ -27,8 +29,8 @@ def attention_received(
 
     `query` (B, H, Q, D) and `key` (B, G, K, D) are rotated; the last Q keys are the queries' own tokens.
     `rows` and `voting` (B, R) and `visual` (B, M) count places among the Q. `mask` is the layer's own: None
-    (causal), (B, K), or (B, 1 or H, Q, K) bool or additive. The softmax is over the whole row, in float32; a
-    row counts for the tokens that it can see. Work and memory are R K per head, in blocks of rows.
+    (causal), (B, K), (B, 1 or H, Q, K) bool or additive, or a BlockMask. The softmax is over the whole row,
+    in float32; a row counts for the tokens that it can see. Work and memory are R K per head, in row blocks.
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     # a model spread over devices keeps its ids on the first one
@@ -56,7 +58,7 @@ def key_norms(query: Tensor, key: Tensor, visual: Tensor) -> Tensor:
 
 
 def _attention_rows(
-    query: Tensor, keys: Tensor, mask: Tensor | None, rows: Tensor, scaling: float
+    query: Tensor, keys: Tensor, mask: Tensor | BlockMask | None, rows: Tensor, scaling: float
 ) -> tuple[Tensor, Tensor]:
     """Attention of some rows, mean over heads, and what they may see: (B, R, K) float32 and bool."""
     samples, heads, _, width = query.shape
@@ -71,8 +73,12 @@ def _attention_rows(
     return logits.softmax(-1).nan_to_num(0.0).mean(1), allowed.any(1).expand(samples, -1, -1)
 
 
-def _row_mask(mask: Tensor | None, rows: Tensor, queries: int, keys: int) -> tuple[Tensor | None, Tensor]:
+def _row_mask(
+    mask: Tensor | BlockMask | None, rows: Tensor, queries: int, keys: int
+) -> tuple[Tensor | None, Tensor]:
     """What is added to the rows' logits, if anything, and what they may see, (B, 1 or H, R, K) bool."""
+    if isinstance(mask, BlockMask):
+        return None, dense(mask.mask_mod, rows, keys)
     if mask is not None and mask.ndim == 4:
         picked = mask.expand(rows.shape[0], -1, -1, -1).take_along_dim(rows[:, None, :, None], 2)
         if picked.dtype == torch.bool:

@@ -15,7 +15,7 @@ class EvaluationSettings:
     threads: int = 1
     device: str = "cpu"
     dtype: str = "float32"
-    #: transformers' attention implementation: sdpa, flash_attention_2, eager.
+    #: transformers' attention implementation, such as sdpa.
     attention: str = "sdpa"
 
 

@@ -22,7 +22,7 @@ from studies.searches import OPTIONS, SEARCHES
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 #: transformers' attention implementation
-Attention = Literal["sdpa", "flash_attention_2", "eager"]
+Attention = Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"]
 
 
 class Part(BaseModel):

@@ -24,6 +24,11 @@ class Run:
     attention: list[Tensor] = field(default_factory=list)
     allowed: list[Tensor] = field(default_factory=list)
 
+    def received(self, layer: int, sample: int, voters: list[int]) -> list[float]:
+        """What each token (T) receives from some rows; a row counts for the tokens that its window reaches."""
+        seen = self.allowed[layer][sample, voters].sum(0).clamp(min=1)
+        return (self.attention[layer][sample, voters].sum(0) / seen).tolist()
+
 
 @torch.no_grad()
 def masked_forward(model: Any, inputs: dict[str, Tensor], kept: Kept, prompt: int | None = None) -> Run:

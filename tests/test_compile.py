@@ -1,12 +1,13 @@
 """A pruned prefill under torch.compile: the same numbers, whichever came first, and unpruned again afterwards."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from cases import pruning
-from tiny_models import ONE, batch, tiny_llava
+from tiny_models import MIXED, ONE, batch, tiny_llava
 
 from pruners import pruned
 
@@ -60,3 +61,22 @@ def test_nothing_is_forgotten_where_nothing_was_compiled(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("reset without need"))
     with pruned(model, cut):
         model(**batch(model, ONE))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="kernels for the CPU are made by a C++ compiler")
+def test_flex_attention_compiled_as_transformers_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all compiled code it alone is not made anew for every handle."""
+    model, cut = tiny_llava(), pruning("attention", "fastv")
+    inputs = batch(model, MIXED)
+    torch.compiler.reset()
+    monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("reset without need"))
+    found = {}
+    for name in ("sdpa", "flex_attention"):
+        model.get_decoder().config._attn_implementation = name
+        with torch.no_grad(), pruned(model, cut) as handle:
+            logits = model(**inputs, use_cache=False).logits
+            found[name] = [
+                logits[row, handle.trace.rows(row, places)]
+                for row, places in enumerate(handle.trace.kept[-1])
+            ]
+    torch.testing.assert_close(found["flex_attention"], found["sdpa"], atol=1e-4, rtol=0)

@@ -8,7 +8,19 @@ import torch
 from masked_forward import decoder_of, masked_forward
 from model_state import same, state_of
 from torch import Tensor
-from zoo import ARCHITECTURES, IMAGE, LAYERS, ONE, VOCABULARY, answered, batch, model_for, single
+from zoo import (
+    ADJACENT,
+    ARCHITECTURES,
+    IMAGE,
+    LAYERS,
+    ONE,
+    SINGLE,
+    VOCABULARY,
+    answered,
+    batch,
+    model_for,
+    single,
+)
 
 from pruners import Pruning, pruned
 from pruners.families import describe
@@ -43,7 +55,8 @@ def pruning_for(name: str, ranker: str, rates: tuple[float, ...] = RATES) -> Pru
 
 def inputs_for(name: str) -> dict[str, dict[str, Tensor]]:
     mixed = ARCHITECTURES[name].mixed
-    return {"one": batch(name, ONE), "left": batch(name, mixed), "right": batch(name, mixed, "right")}
+    inputs = {"one": batch(name, ONE), "left": batch(name, mixed), "right": batch(name, mixed, "right")}
+    return inputs if mixed is SINGLE else inputs | {"adjacent": batch(name, ADJACENT)}
 
 
 def kept_lists(trace: Trace) -> list[list[list[int]]]:
@@ -105,18 +118,19 @@ def test_kept_tokens_have_the_highest_scores_of_an_eager_run(name: str, ranker: 
             eager = masked_forward(model_for(name), inputs, so_far)
             for sample, row in enumerate(kept[0]):
                 images = [place for place in row if visual[sample, place]]
-                voters = voters_of(ranker, row, images)
-                weights = eager.attention[layer - 1][sample, voters]
-                # a row counts for the tokens that its window reaches
-                seen = eager.allowed[layer - 1][sample, voters].sum(0).clamp(min=1)
-                scores = (weights.sum(0) / seen).tolist()
-                after = set(kept[layer][sample])
-                left = [scores[place] for place in kept[layer - 1][sample] if place not in after]
-                stay = [scores[place] for place in after & set(images)]
-                if left and stay:
-                    assert min(stay) >= max(left) - GAP
-                    clear += min(stay) > max(left) + GAP
+                scores = eager.received(layer - 1, sample, voters_of(ranker, row, images))
+                clear += is_clear_choice(scores, kept[layer - 1][sample], kept[layer][sample], images)
     assert clear >= 3
+
+
+def is_clear_choice(scores: list[float], before: list[int], after: list[int], images: list[int]) -> bool:
+    """Whether the worst image token that stays is above the best that leaves; never below it."""
+    left = [scores[place] for place in images if place in before and place not in after]
+    stay = [scores[place] for place in images if place in after]
+    if not left or not stay:
+        return False
+    assert min(stay) >= max(left) - GAP
+    return min(stay) > max(left) + GAP
 
 
 def voters_of(ranker: str, row: list[int], images: list[int]) -> list[int]:

@@ -28,22 +28,31 @@ FEW_ROWS = [
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operators that run, and keeps the largest number of elements that one of them returns."""
+    """Counts the operators that run, and keeps the number of elements that their results take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
-        self.largest = 0
+        self.results: list[tuple[str, torch.dtype, int]] = []
+
+    @property
+    def largest(self) -> int:
+        """The most elements of one result."""
+        return max(size for *_, size in self.results)
+
+    def squares(self, kind: torch.dtype) -> Counter[str]:
+        """Which operators made a result of this type with an element for every pair of tokens, and how often."""
+        return Counter(name for name, dtype, size in self.results if dtype == kind and size >= TOKENS**2)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        self.calls[func.overloadpacket.__name__] += 1
-        parts = output if isinstance(output, tuple | list) else (output,)
-        # what is expanded takes no memory
-        sizes = [
-            part.untyped_storage().nbytes() // part.itemsize for part in parts if isinstance(part, Tensor)
-        ]
-        self.largest = max([self.largest, *sizes])
+        name = func.overloadpacket.__name__
+        self.calls[name] += 1
+        given = {part.untyped_storage().data_ptr() for part in args if isinstance(part, Tensor)}
+        for part in output if isinstance(output, tuple | list) else (output,):
+            # a view takes no memory
+            if isinstance(part, Tensor) and part.untyped_storage().data_ptr() not in given:
+                self.results.append((name, part.dtype, part.untyped_storage().nbytes() // part.itemsize))
         return output
 
 
@@ -51,6 +60,9 @@ class Operations(TorchDispatchMode):
 SMALL, LARGE = 64, 128
 #: the larger image in its row of text
 TOKENS = (LARGE // 8) ** 2 + 1 + 3 + 5
+ALONE = (Question((3, 5)),)
+#: the second sample is padded
+PADDED = (*ALONE, Question((1, 2)))
 
 
 @cache
@@ -58,10 +70,12 @@ def model_of(side: int, attention: str = "sdpa") -> Any:
     return tiny_llava(side=side, attention=attention)
 
 
-def operations(ranker: str | None, side: int, attention: str = "sdpa") -> Operations:
-    """One prefill of (side / 8) ** 2 visual tokens, unpadded."""
+def operations(
+    ranker: str | None, side: int, attention: str = "sdpa", questions: tuple[Question, ...] = ALONE
+) -> Operations:
+    """One prefill with images of (side / 8) ** 2 visual tokens."""
     model = model_of(side, attention)
-    inputs = batch(model, (Question((3, 5)),))
+    inputs = batch(model, questions)
     cut = pruning(ranker or "uniform", "fastv" if ranker else "all")
     with torch.no_grad(), pruned(model, cut), Operations() as seen:
         model(**inputs)
@@ -78,6 +92,39 @@ class TestMemory:
 
     def test_an_attention_matrix_would_be_seen(self) -> None:
         assert operations(None, LARGE, "eager").largest >= 4 * TOKENS**2 > 4 * operations(None, LARGE).largest
+
+    @pytest.mark.parametrize("ranker", FEW_ROWS)
+    def test_a_padded_batch_allocates_no_matrix_but_the_models_own(self, ranker: str) -> None:
+        """transformers makes a bool mask (B, 1, n, n) for padded rows, and SDPA makes floats of it at each call.
+
+        So does the model unpruned, in six layers. Here two layers see all tokens, and they alone do it: no score
+        and no mask of a pruned layer has a number for every pair of tokens. Of the bool mask the rows of kept
+        tokens are taken once.
+        """
+        unpruned, ranked = (operations(name, LARGE, questions=PADDED) for name in (None, ranker))
+        own = {"le": 1, "bitwise_and": 2}
+        assert (unpruned.squares(torch.float32), unpruned.squares(torch.bool)) == ({"where": 6}, own)
+        assert (ranked.squares(torch.float32), ranked.squares(torch.bool)) == (
+            {"where": 2},
+            own | {"index_select": 1},
+        )
+        assert not ranked.squares(torch.int64)
+        assert ranked.largest == unpruned.largest == 2 * TOKENS**2
+
+    def test_the_mask_of_a_padded_batch_is_the_models_own(self) -> None:
+        model, masks = model_of(LARGE), []
+        spies = [
+            layer.register_forward_pre_hook(
+                lambda _layer, _args, given: masks.append(given["attention_mask"]), with_kwargs=True
+            )
+            for layer in model.get_decoder().layers
+        ]
+        with torch.no_grad():
+            model(**batch(model, PADDED))
+        for spy in spies:
+            spy.remove()
+        assert {id(mask) for mask in masks} == {id(masks[0])}
+        assert (masks[0].dtype, masks[0].shape) == (torch.bool, (2, 1, TOKENS, TOKENS))
 
     def test_all_rows_are_taken_in_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert operations("attention:queries=all", LARGE).largest >= 4 * TOKENS**2

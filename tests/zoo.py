@@ -14,26 +14,33 @@ from zoo_media import (
     a_dozen,
     a_tile,
     asked,
+    asked_of_frames,
     feature_count,
     frames,
     merged,
+    moments,
     patches,
     pixels,
     sized,
     stack,
     tiles,
+    two_dozen,
 )
-from zoo_models import END, IMAGE, LAYERS, PAD, START, VIDEO, VOCABULARY, WIDTH
+from zoo_models import END, IMAGE, LAYERS, PAD, STAMP, START, VIDEO, VOCABULARY, WIDTH
 
 __all__ = [
+    "ADJACENT",
     "ARCHITECTURES",
     "IMAGE",
     "LAYERS",
     "MIXED",
     "ONE",
+    "SINGLE",
     "VOCABULARY",
+    "Question",
     "answered",
     "batch",
+    "collated",
     "model_for",
     "single",
 ]
@@ -50,6 +57,8 @@ class Question:
 ONE = (Question((3, 5)),)
 #: one image, two, and none
 MIXED = (Question((2, 7)), Question((4, 2, 3), images=2), Question((6,), images=0))
+#: two images without text between them, and an instruction of another length
+ADJACENT = (Question((3, 0, 5), images=2), Question((1, 0, 2), images=2))
 #: for models that take one image per sample
 SINGLE = (Question((2, 7)), Question((4, 3)), Question((6,), images=0))
 
@@ -68,7 +77,9 @@ class Architecture:
     stacked: bool = False
     #: name of the argument that tells kinds of tokens, and its values for visual and for answer tokens
     token_types: tuple[str, int, int] | None = None
-    #: ids around every image
+    #: runs of placeholders that an image or video is laid out in: a video may be told frame by frame
+    runs: Callable[[Tensors], int] = lambda _: 1
+    #: ids around every run
     around: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     mixed: tuple[Question, ...] = MIXED
     #: cannot be called with text alone
@@ -87,12 +98,12 @@ def batch(name: str, questions: tuple[Question, ...], side: str = "left", first:
             row.append(torch.randint(2, 50, (length,), generator=generator))
             if place < question.images:
                 images.append(kind.image(model, generator, number + place))
-                count = kind.tokens(model, images[-1])
-                before, after = kind.around
-                row.append(torch.tensor([*before, *[kind.placeholder] * count, *after]))
+                runs = kind.runs(images[-1])
+                count, (before, after) = kind.tokens(model, images[-1]) // runs, kind.around
+                row.append(torch.tensor([*before, *[kind.placeholder] * count, *after] * runs))
         rows.append(torch.cat(row))
         media.append(images)
-    return _padded(kind, rows, side) | _collated(media, kind.stacked)
+    return _padded(kind, rows, side) | collated(media, kind.stacked)
 
 
 def single(name: str, questions: tuple[Question, ...], number: int) -> Tensors:
@@ -127,7 +138,8 @@ def _padded(kind: Architecture, rows: list[Tensor], side: str) -> Tensors:
     return inputs
 
 
-def _collated(media: list[list[Tensors]], stacked: bool) -> Tensors:
+def collated(media: list[list[Tensors]], stacked: bool) -> Tensors:
+    """The tensors of every sample's images as one batch."""
     everything = [image for images in media for image in images]
     found = {}
     for name in everything[0] if everything else ():
@@ -170,6 +182,9 @@ def model_for(name: str) -> Any:
 
 QWEN: dict[str, Any] = {"tokens": merged, "around": ((START,), (END,))}
 TYPES: dict[str, Any] = {"token_types": ("mm_token_type_ids", 1, 0)}
+#: all frames of a video in one run, or each behind a time stamp of its own
+CLIP: dict[str, Any] = QWEN | {"placeholder": VIDEO, "token_types": ("mm_token_type_ids", 2, 0)}
+STAMPED: dict[str, Any] = CLIP | {"runs": moments, "around": ((STAMP, START), (END,))}
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llava-llama": Architecture(models.llava_llama, pixels(32)),
@@ -183,6 +198,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llava-next-video": Architecture(models.llava_next_video, frames(32, 3), placeholder=VIDEO),
     "video-llava": Architecture(models.video_llava, frames(16, 3), placeholder=VIDEO),
     "instructblip": Architecture(models.instructblip, asked, a_dozen, mixed=SINGLE, needs_images=True),
+    "instructblip-video": Architecture(
+        models.instructblip_video, asked_of_frames, two_dozen, VIDEO, mixed=SINGLE, needs_images=True
+    ),
     "blip-2": Architecture(models.blip2, pixels(32), a_dozen, mixed=SINGLE, needs_images=True),
     "internvl-qwen2": Architecture(models.internvl_qwen2, pixels(64)),
     "internvl-llama": Architecture(models.internvl_llama, pixels(64)),
@@ -192,14 +210,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "qwen2-vl": Architecture(models.qwen2_vl, patches(), **QWEN, **TYPES),
     "qwen2.5-vl": Architecture(models.qwen2_5_vl, patches(), **QWEN, **TYPES),
-    "qwen2.5-vl-video": Architecture(
-        models.qwen2_5_vl,
-        patches("_videos", 2),
-        placeholder=VIDEO,
-        token_types=("mm_token_type_ids", 2, 0),
-        **QWEN,
-    ),
+    "qwen2-vl-video": Architecture(models.qwen2_vl, patches("_videos", 2), **CLIP),
+    "qwen2.5-vl-video": Architecture(models.qwen2_5_vl, patches("_videos", 2), **CLIP),
     "qwen3-vl": Architecture(models.qwen3_vl, patches(), **QWEN, **TYPES),
+    "qwen3-vl-video": Architecture(models.qwen3_vl, patches("_videos", 2), **STAMPED),
     "qwen3-vl-moe": Architecture(models.qwen3_vl_moe, patches(), **QWEN, **TYPES),
     "idefics3": Architecture(models.idefics3, stack(32), stacked=True),
     "smolvlm": Architecture(models.smolvlm, stack(64), stacked=True),
@@ -210,6 +224,8 @@ ARCHITECTURES: dict[str, Architecture] = {
     "paligemma": Architecture(models.paligemma, pixels(32), token_types=("token_type_ids", 0, 1)),
     "fast-vlm": Architecture(models.fast_vlm, pixels(32)),
     "glm4v": Architecture(models.glm4v, patches(), **QWEN, **TYPES),
+    # frames are told from images by their type alone
+    "glm4v-video": Architecture(models.glm4v, patches("_videos", 2), **STAMPED | {"placeholder": IMAGE}),
     "aya-vision": Architecture(models.aya_vision, pixels(64)),
     "perception-lm": Architecture(models.perception_lm, stack(64)),
     "ovis2": Architecture(models.ovis2, pixels(64)),

@@ -73,6 +73,11 @@ def merged(_model: Any, tensors: Tensors) -> int:
     return sum(int(value.prod()) // 4 for name, value in tensors.items() if name.endswith("grid_thw"))
 
 
+def moments(tensors: Tensors) -> int:
+    """Frames of a video of `patches`, after its tower has merged neighbours in time."""
+    return int(tensors["video_grid_thw"][0, 0])
+
+
 def sized(_model: Any, generator: Generator, number: int) -> Tensors:
     """An image of one of two shapes."""
     height, width = (32, 48) if number % 2 else (48, 48)
@@ -90,6 +95,14 @@ def asked(_model: Any, generator: Generator, _number: int) -> Tensors:
     }
 
 
+def asked_of_frames(_model: Any, generator: Generator, _number: int) -> Tensors:
+    """Two frames of a video, and the question as the Q-Former reads it with each."""
+    return {
+        "pixel_values": torch.randn(1, 2, 3, 32, 32, generator=generator),
+        "qformer_input_ids": torch.randint(2, 50, (1, 5), generator=generator),
+    }
+
+
 def a_dozen(_model: Any, _tensors: Tensors) -> int:
     """The tokens of a Q-Former."""
     return 12
@@ -98,3 +111,8 @@ def a_dozen(_model: Any, _tensors: Tensors) -> int:
 def a_tile(_model: Any, _tensors: Tensors) -> int:
     """The tokens of a tile of 64 by 64 pixels, where four patches of 8 by 8 become one."""
     return 16
+
+
+def two_dozen(_model: Any, _tensors: Tensors) -> int:
+    """The tokens of a Q-Former that is asked about two frames."""
+    return 24

@@ -8,7 +8,7 @@ from typing import Any
 import transformers as hf
 from torch import Tensor, nn
 
-PAD, IMAGE, VIDEO, START, END, VOCABULARY = 0, 60, 61, 62, 63, 64
+PAD, STAMP, IMAGE, VIDEO, START, END, VOCABULARY = 0, 59, 60, 61, 62, 63, 64
 WIDTH, LAYERS = 32, 6
 
 TEXT: dict[str, Any] = {
@@ -156,15 +156,18 @@ def video_llava() -> Any:
     return hf.VideoLlavaForConditionalGeneration(config)
 
 
+QFORMER: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "encoder_hidden_size": 16,
+}
+
+
 def instructblip() -> Any:
-    qformer = hf.InstructBlipQFormerConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        encoder_hidden_size=16,
-    )
+    qformer = hf.InstructBlipQFormerConfig(**QFORMER)
     config = hf.InstructBlipConfig(
         vision_config=hf.InstructBlipVisionConfig(**VISION),
         qformer_config=qformer,
@@ -173,6 +176,18 @@ def instructblip() -> Any:
         image_token_index=IMAGE,
     )
     return hf.InstructBlipForConditionalGeneration(config)
+
+
+def instructblip_video() -> Any:
+    qformer = hf.InstructBlipVideoQFormerConfig(**QFORMER)
+    config = hf.InstructBlipVideoConfig(
+        vision_config=hf.InstructBlipVideoVisionConfig(**VISION),
+        qformer_config=qformer,
+        text_config=llama(),
+        num_query_tokens=12,
+        video_token_index=VIDEO,
+    )
+    return hf.InstructBlipVideoForConditionalGeneration(config)
 
 
 def blip2() -> Any:

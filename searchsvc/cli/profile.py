@@ -97,7 +97,9 @@ def bench(
         int, typer.Option(min=6, help="Interleaved pairs; fewer than 6 give no interval.")
     ] = 15,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option()] = "float32",
-    attention: Annotated[Literal["sdpa", "flash_attention_2", "eager"], typer.Option()] = "sdpa",
+    attention: Annotated[
+        Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "eager"], typer.Option()
+    ] = "sdpa",
     trust_remote_code: Trust = False,
     output: Output = Format.TABLE,
 ) -> None:
