@@ -104,9 +104,10 @@ def test_bytes_are_those_of_the_stored_columns(database, left_out):
     fields = {**FIELDS, left_out: None} if left_out else FIELDS
     results.save_evaluation(database, evaluation(**fields))
     with database.session() as session:
-        names = ("scores", "divergences", "predictions", "pruning", "tokens_per_layer", "cost")
-        text = f"SELECT {', '.join(names)} FROM ss_evaluations"
-        row = session.connection().exec_driver_sql(text).one()
+        packed = "scores, divergences, predictions"
+        written = ", ".join(f"CAST({name} AS TEXT)" for name in ("pruning", "tokens_per_layer", "cost"))
+        select = f"SELECT {packed}, {written} FROM ss_evaluations"
+        row = session.connection().exec_driver_sql(select).one()
     stored = [value.encode() if isinstance(value, str) else value for value in row if value is not None]
     assert groups(database)[0].bytes == sum(map(len, stored)) > 50
 
@@ -117,7 +118,7 @@ def test_groups_take_one_statement_and_unpack_nothing(held, monkeypatch):
     statements = []
     event.listen(held._reader, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
     assert len(groups(held)) == 5
-    assert [text.split()[0] for text in statements] == ["BEGIN", "SELECT"]
+    assert [text.split()[0] for text in statements if text != "BEGIN"] == ["SELECT"]
 
 
 #: conditions -> the keys of HELD that go, and how many that match are kept
