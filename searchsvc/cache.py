@@ -95,7 +95,7 @@ def _summary(groups: Sequence[Removed], kept: int, *, dry_run: bool) -> str:
 
 def _row(group: Removed, digits: int | None) -> dict[str, Any]:
     short = {"fingerprint": group.fingerprint[:digits], "dataset": group.dataset[:digits]}
-    return {**asdict(group), **short}
+    return {**asdict(group), **short, "seconds": round(group.seconds, 3)}
 
 
 def _trial(database: Database, name: str, number: int) -> FrozenTrial:

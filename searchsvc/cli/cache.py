@@ -1,11 +1,12 @@
 """`searchsvc cache`: show, explain, prune."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from searchsvc.cli.db import Url
-from searchsvc.cli.output import Format, Output, message, show_record, show_rows
+from searchsvc.cli.output import Format, Output, Row, message, show_record, show_rows
 from searchsvc.cli.study import Name, open_database
 
 app = typer.Typer(no_args_is_help=True, help="The memory of evaluations, which all studies share.")
@@ -13,9 +14,9 @@ app = typer.Typer(no_args_is_help=True, help="The memory of evaluations, which a
 
 @app.command()
 def show(output: Output = Format.TABLE, db: Url = None) -> None:
-    """Show what is remembered: a row per model, dataset, split and metric.
+    """Show what is remembered, by model, dataset, split and metric.
 
-    Samples and seconds are those of all evaluations of the row together, bytes what is stored of them. Unused
+    Samples and seconds are those of all evaluations together, bytes what is stored of them. Unused
     evaluations belong to no study: of studies that were deleted, and those that `profile export` makes on the
     test split. A table shows the first 12 digits of a sha256; `cache prune --model` takes them.
     """
@@ -23,7 +24,9 @@ def show(output: Output = Format.TABLE, db: Url = None) -> None:
 
     with open_database(db) as database:
         rows = show_cache(database, digits=SHORT if output is Format.TABLE else None)
-        show_rows(rows, output, title="Remembered evaluations", key="groups")
+        _show_groups(rows, output, "Remembered")
+        if not rows:
+            message("nothing is remembered yet")
 
 
 @app.command()
@@ -82,5 +85,13 @@ def prune(
             dry_run=dry_run,
             digits=SHORT if output is Format.TABLE else None,
         )
-        show_rows(rows, output, title="Would be deleted" if dry_run else "Deleted", key="groups")
+        _show_groups(rows, output, "Would be deleted" if dry_run else "Deleted")
         message(line)
+
+
+def _show_groups(rows: Sequence[Row], output: Format, title: str) -> None:
+    """Print a row per group; as tables they stand one below the other, since a terminal is too narrow."""
+    if output is not Format.TABLE:
+        show_rows(rows, output, title=title, key="groups")
+    for row in rows if output is Format.TABLE else ():
+        show_record(row, output, title=f"{title}: {row['model']}, {row['split']}, {row['metric']}")
