@@ -23,6 +23,10 @@ class NotFound(DatabaseError):
     """There is nothing of that name."""
 
 
+class Ambiguous(DatabaseError):
+    """What was given stands for more than one thing."""
+
+
 class AlreadyExists(DatabaseError):
     """The name is taken."""
 

@@ -64,9 +64,11 @@ def link_evaluation(
         LeaseLost: the lease has been taken over.
         NotFound: no evaluation has that key.
     """
+    chosen = select(EvaluationRow).where(EvaluationRow.key == key)
     with database.begin() as session:
         study = held_row(session, lease)
-        row = session.scalar(select(EvaluationRow).where(EvaluationRow.key == key))
+        # locked, so that whoever deletes unused evaluations does so before this or sees the link
+        row = session.scalar(chosen.with_for_update(read=True, key_share=True, of=EvaluationRow))
         if row is None:
             raise NotFound(f"no evaluation has the key {key}")
         _link(session, study, row, trial, cached=cached)

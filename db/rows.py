@@ -19,6 +19,7 @@ Value = TypeVar("Value")
 def insert_or_get(session: Session, row: Row, unique: InstrumentedAttribute[str]) -> Row:
     """Insert `row`, or return the row that has its value of `unique` already; safe against other writers."""
     same = select(type(row)).where(unique == getattr(row, unique.key))
+    same = same.with_for_update(read=True, key_share=True, of=type(row))  # it may be about to be deleted
     found = session.scalars(same).one_or_none()
     if found is not None:
         return found

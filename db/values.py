@@ -188,3 +188,45 @@ class Profile(NewProfile):
     id: int
     sha256: str
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """Evaluations of one model on one split of one dataset, scored by one metric.
+
+    `model` and `data` say where model and dataset were read; `fingerprint` and `dataset` are their sha256.
+    """
+
+    model: str
+    fingerprint: str
+    data: str
+    dataset: str
+    split: str
+    metric: str
+    evaluations: int
+    #: what measuring them took
+    seconds: float
+    #: what is stored of them, the database's own overhead left out
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheGroup(Removed):
+    """Such evaluations as they are remembered."""
+
+    #: those that no study uses
+    unused: int
+    #: studies that use one of them or more
+    studies: int
+    #: answers of all of them
+    samples: int
+    first_made: datetime
+    last_made: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What was deleted of the memory, and how many evaluations met the conditions but are used by a study."""
+
+    groups: tuple[Removed, ...]
+    kept: int

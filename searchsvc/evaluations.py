@@ -8,13 +8,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from db import results, values
+from db.errors import NotFound
 from db.session import Database
 from db.values import Lease
 from pruners import Pruning
 from searchsvc.executor import RayExecutor, Workers
 from searchsvc.subject import Split, Subject
 from searchsvc.worker import Job
-from studies.evaluator import SampleRecord, evaluation_key, form_batches, prompt_lengths
+from studies.evaluator import SampleRecord, form_batches, prompt_lengths
+from studies.keys import key_of_content
 from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load_processor
@@ -87,15 +89,7 @@ class Evaluations:
         return self._key(pruning, [record.visual_tokens for record in self.baseline.records])
 
     def _key(self, pruning: Pruning | None, visual_tokens: Sequence[int]) -> str:
-        return evaluation_key(
-            self._subject.model.fingerprint,
-            self._samples.sha256,
-            self._split,
-            self._samples.metric,
-            self._subject.settings,
-            pruning,
-            visual_tokens,
-        )
+        return key_of_content(self._subject.key_content(self._split, pruning, visual_tokens))
 
     def _evaluate(self, pruning: Pruning | None, key: str) -> Evaluation:
         evaluation = self._evaluate_until(pruning, key, None)
@@ -104,10 +98,8 @@ class Evaluations:
         return evaluation
 
     def _evaluate_until(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Evaluation | Stopped:
-        stored = results.find_evaluation(self._database, key) if self._remember else None
+        stored = self._remembered(key)
         if stored is not None:
-            if self._lease is not None:
-                results.link_evaluation(self._database, self._lease, key)
             return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
         started = datetime.now(UTC)
         records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
@@ -121,6 +113,15 @@ class Evaluations:
             results.save_evaluation(self._database, new, lease=self._lease)
             self._note_attempt(key, started, new.worker, None)
         return evaluation
+
+    def _remembered(self, key: str) -> values.Evaluation | None:
+        stored = results.find_evaluation(self._database, key) if self._remember else None
+        if stored is not None and self._lease is not None:
+            try:
+                results.link_evaluation(self._database, self._lease, key)
+            except NotFound:  # deleted between the two
+                return None
+        return stored
 
     def _note_attempt(self, key: str, started: datetime, worker: str, error: str | None) -> None:
         if self._lease is not None:

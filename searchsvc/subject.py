@@ -1,12 +1,14 @@
 """What a study is about, resolved: the model's facts and the two splits of its data."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from db.values import DatasetRef, ModelRef, Study
+from pruners import Pruning
 from pruners.costs import ModelShape
 from pruners.families import Traits, traits
 from searchsvc.costing import read_config
@@ -14,6 +16,7 @@ from searchsvc.errors import ServiceError
 from searchsvc.locations import model_location
 from studies.evaluator import EvaluationSettings
 from studies.folders import fingerprint
+from studies.keys import key_content
 from studies.samples import Dataset
 from studies.spec import ModelSpec, StudySpec
 
@@ -76,6 +79,21 @@ class Subject:
         """Return one of the two splits."""
         return self.search if split == "search" else self.test
 
+    def key_content(
+        self, split: Split, pruning: Pruning | None, visual_tokens: Sequence[int]
+    ) -> dict[str, Any]:
+        """Return what an evaluation of one split is remembered by (`studies.keys`)."""
+        samples = self.samples(split)
+        return key_content(
+            self.model.fingerprint,
+            samples.sha256,
+            split,
+            samples.metric,
+            self.settings,
+            pruning,
+            visual_tokens,
+        )
+
 
 def read_subject(spec: StudySpec) -> Subject:
     """Identify the model and read the data that `spec` names.
@@ -83,12 +101,7 @@ def read_subject(spec: StudySpec) -> Subject:
     Raises:
         DataError, ModelError: what is wrong with them, in one line each.
     """
-    from studies.data import read_manifest, split
-
-    model = _identified(spec)
-    whole = read_manifest(Path(spec.data.path), spec.data.metric)
-    search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
-    return Subject(spec=spec, model=model, search=search, test=test)
+    return _divided(spec, _identified(spec))
 
 
 def read_test_subject(spec: StudySpec) -> Subject:
@@ -103,6 +116,14 @@ def read_test_subject(spec: StudySpec) -> Subject:
     whole = read_manifest(Path(spec.data.path), spec.data.metric)
     declared = [sample for sample in whole.samples if sample.split == "test"]
     return Subject(spec=spec, model=model, search=whole.only([]), test=whole.only(declared or whole.samples))
+
+
+def _divided(spec: StudySpec, model: ModelRef) -> Subject:
+    from studies.data import read_manifest, split
+
+    whole = read_manifest(Path(spec.data.path), spec.data.metric)
+    search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
+    return Subject(spec=spec, model=model, search=search, test=test)
 
 
 def _identified(spec: StudySpec) -> ModelRef:
@@ -120,7 +141,19 @@ def subject_of(study: Study) -> Subject:
     Raises:
         ServiceError: the fingerprint or the data's hash is another one than when the study was created.
     """
-    subject = read_subject(stored_spec(study))
+    return _unchanged(study, read_subject(stored_spec(study)))
+
+
+def recorded_subject(study: Study) -> Subject:
+    """As `subject_of`, but take the database's word for the model, which is not looked at.
+
+    Raises:
+        ServiceError: the data's hash is another one than when the study was created.
+    """
+    return _unchanged(study, _divided(stored_spec(study), study.model))
+
+
+def _unchanged(study: Study, subject: Subject) -> Subject:
     changed = [
         f"model {subject.spec.model.id}" if subject.model.fingerprint != study.model.fingerprint else "",
         f"data {subject.spec.data.path}" if subject.dataset.sha256 != study.dataset.sha256 else "",

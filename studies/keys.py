@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,13 +22,28 @@ def evaluation_key(
     pruning: Pruning | None,
     visual_tokens: Sequence[int],
 ) -> str:
-    """The sha256 of what an evaluation computes, as canonical JSON.
+    """The sha256 of what an evaluation computes: `key_of_content` of its `key_content`."""
+    return key_of_content(
+        key_content(model_fingerprint, dataset_sha256, split, metric, settings, pruning, visual_tokens)
+    )
+
+
+def key_content(
+    model_fingerprint: str,
+    dataset_sha256: str,
+    split: str,
+    metric: str,
+    settings: EvaluationSettings,
+    pruning: Pruning | None,
+    visual_tokens: Sequence[int],
+) -> dict[str, Any]:
+    """Everything that decides an evaluation's numbers, as JSON has it.
 
     `visual_tokens` are the numbers N of visual tokens that the samples have. Schedules enter as whole numbers
     of tokens per layer for each N: rates that round alike are one evaluation. A pruning that removes nothing
     is the unpruned evaluation, and one that only ever removes all or nothing has no use for its ranker.
     """
-    content = {
+    return {
         "evaluator": REVISION,
         "model": model_fingerprint,
         "dataset": dataset_sha256,
@@ -37,13 +52,17 @@ def evaluation_key(
         "settings": asdict(settings),
         "pruning": _effect(pruning, visual_tokens),
     }
+
+
+def key_of_content(content: Mapping[str, Any]) -> str:
+    """The sha256 of a content as JSON with sorted names, which is the key of its evaluation."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _effect(pruning: Pruning | None, visual_tokens: Sequence[int]) -> dict[str, Any] | None:
     if pruning is None:
         return None
-    tables = {size: pruning.schedule.counts(size) for size in set(visual_tokens)}
+    tables = {size: pruning.schedule.counts(size) for size in sorted(set(visual_tokens))}
     if all(count == size for size, counts in tables.items() for count in counts):
         return None
     effect: dict[str, Any] = {

@@ -1,10 +1,12 @@
+import hashlib
+import json
 from dataclasses import fields, replace
 
 import pytest
 
 from pruners.pruning import KeepSchedule, Pruning, Recovery
 from pruners.rankers import parse_ranker
-from studies.keys import evaluation_key
+from studies.keys import evaluation_key, key_content, key_of_content
 from studies.records import EvaluationSettings
 
 SETTINGS = EvaluationSettings()
@@ -32,6 +34,56 @@ def key(value=None, sizes=(144,), settings=SETTINGS, **changes):
 
 def test_a_key_is_a_sha256_that_never_changes():
     assert key(pruning(1, 1, 0)) == "b3a7b5e811309053249c90496308f4079fd62748eddf82e63ca49c4ed14a28ad"
+
+
+#: Keys that databases out there hold, made before the content had a function of its own.
+FULL = pruning(
+    1,
+    1,
+    0.5,
+    0.25,
+    ranker=parse_ranker("topv:rho=0,sigma=1"),
+    recovery=Recovery(every=4),
+    position_ids="renumber",
+)
+KNOWN = {
+    "f4b3af9e81e23e97e8fa38131be0e54838b37b1b76d9ffbed00bcb6dca738a2a": (FULL, (576, 144, 1)),
+    "11a6c0ad726c5af78d6873ec69ad652902476a53056c36135b79f7283c7c89b7": (None, ()),
+}
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_known_keys_stay(known):
+    assert key(*KNOWN[known]) == known
+
+
+@pytest.mark.parametrize("case", KNOWN.values(), ids=["pruned", "unpruned"])
+def test_the_content_is_json_whose_hash_is_the_key(case):
+    value, sizes = case
+    content = key_content("m", "d", "search", "exact_match", SETTINGS, value, sizes)
+    assert json.loads(json.dumps(content)) == content
+    text = json.dumps(content, sort_keys=True).encode()
+    assert hashlib.sha256(text).hexdigest() == key_of_content(content) == key(value, sizes)
+
+
+def test_the_content_says_every_part():
+    content = key_content("m", "d", "search", "exact_match", SETTINGS, FULL, (8, 4, 8))
+    effect = content.pop("pruning")
+    assert content == {
+        "evaluator": 2,
+        "model": "m",
+        "dataset": "d",
+        "split": "search",
+        "metric": "exact_match",
+        "settings": {field.name: getattr(SETTINGS, field.name) for field in fields(SETTINGS)},
+    }
+    ranker = effect.pop("ranker")
+    assert (ranker["type"], ranker["rho"], ranker["sigma"]) == ("topv", 0.0, 1.0)
+    assert effect == {
+        "tokens": {"4": [4, 4, 2, 1], "8": [8, 8, 4, 2]},
+        "position_ids": "renumber",
+        "recovery": {"every": 4},
+    }
 
 
 EQUAL = {

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from searchsvc.cli import cache, dashboard, db, demo, doctor, model, profile, study
 from searchsvc.cli import cost as cost_command
-from searchsvc.cli import dashboard, db, demo, doctor, model, profile, study
 from searchsvc.cli.output import message
 from searchsvc.errors import INTERRUPTED, OWN_FAULT, WRONG_INPUT, exit_status
 
@@ -24,6 +24,7 @@ app.add_typer(study.app, name="study")
 app.add_typer(profile.app, name="profile")
 app.add_typer(model.app, name="model")
 app.add_typer(demo.app, name="demo")
+app.add_typer(cache.app, name="cache")
 app.add_typer(db.app, name="db")
 app.command("cost")(cost_command.cost)
 app.command("dashboard")(dashboard.dashboard)
