@@ -2,7 +2,7 @@
 
 A rule is called as `rule(sample, head, query, key)`, with index tensors that broadcast, and answers in bool.
 
-Letters: B samples, T tokens of a row, Q tokens that enter the layer, R of them, K keys that they attend to.
+Letters: B samples, Q tokens that enter the layer, R of them, K keys that they attend to.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,6 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def image_blocks(types: Tensor) -> Tensor:
-    """(B, T): the runs of tokens whose type (B, T) is 1, numbered from 1 on; -1 elsewhere."""
-    image = (types == 1).long()
-    begins = image.diff(prepend=torch.zeros_like(image[:, :1])).clamp(min=0)
-    return torch.where(image > 0, begins.cumsum(1), -1)
 
 
 def seen(own: Tensor, first: Tensor, columns: Tensor, valid: Tensor, blocks: Tensor | None) -> Rule:

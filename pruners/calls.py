@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruners.block_masks import image_blocks
 from pruners.cached import Record
 from pruners.errors import UnsupportedCallError
 from pruners.refusals import (
@@ -54,8 +53,6 @@ class Call:
     #: real tokens and visual tokens (N) of each sample
     lengths: tuple[int, ...]
     visual_tokens: tuple[int, ...]
-    #: (B, P + T) number of the image in whose tokens each other are seen in both directions, -1 for none
-    blocks: Tensor | None
     #: whether a row ends in padding; then pruned rows are padded on the right as well
     right_padded: bool
 
@@ -131,11 +128,8 @@ def read_prefill(
     if past is not None:
         refuse_positions(arguments, past)
         start = past.total
-    types = arguments.get("token_type_ids")
-    if types is not None:
-        refuse_two_way(types, start, ids.shape[1], two_way_images)
-    blocks = image_blocks(types) if types is not None and two_way_images else None
-    call = _call(arguments, ids, visual, _padding_mask(arguments, start, ids), prompt_lengths, blocks)
+    refuse_two_way(arguments, start, ids.shape[1], two_way_images)
+    call = _call(arguments, ids, visual, _padding_mask(arguments, start, ids), prompt_lengths)
     if past is not None and bool((past.ends_visual & call.begins_visual()).any()):
         raise UnsupportedCallError(
             "the call goes on amid visual tokens where the one before it ended: a chunked prefill must not "
@@ -145,12 +139,7 @@ def read_prefill(
 
 
 def _call(
-    arguments: dict[str, Any],
-    ids: Tensor,
-    visual: Tensor,
-    mask: Tensor,
-    prompt_lengths: Tensor | None,
-    blocks: Tensor | None,
+    arguments: dict[str, Any], ids: Tensor, visual: Tensor, mask: Tensor, prompt_lengths: Tensor | None
 ) -> Call:
     """The call with these ids; `mask` (B, P + T) tells padding."""
     start = mask.shape[1] - ids.shape[1]
@@ -175,7 +164,6 @@ def _call(
         seen=mask[:, :start],
         lengths=tuple(lengths),
         visual_tokens=tuple(visual_tokens),
-        blocks=blocks,
         right_padded=any(ends),
     )
 

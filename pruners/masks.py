@@ -130,6 +130,13 @@ class Narrowing:
         return block_mask(rule, samples, queries, self.keys.columns.shape[1], self.rows.device)
 
 
+def image_blocks(types: Tensor) -> Tensor:
+    """(B, T): the runs of tokens whose type (B, T) is 1, numbered from 1 on; -1 elsewhere."""
+    image = (types == 1).long()
+    begins = image.diff(prepend=torch.zeros_like(image[:, :1])).clamp(min=0)
+    return torch.where(image > 0, begins.cumsum(1), -1)
+
+
 def _forbid(mask: Tensor, allowed: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask & allowed

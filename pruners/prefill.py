@@ -14,7 +14,7 @@ from pruners.cached import Record, reach
 from pruners.calls import Call
 from pruners.families import Family
 from pruners.layout import Entries, Stage, compact, gather_tokens
-from pruners.masks import MaskForm, Narrowing
+from pruners.masks import MaskForm, Narrowing, image_blocks
 from pruners.plan import Plan
 from pruners.pruning import Pruning
 from pruners.recovery import put_back
@@ -47,6 +47,9 @@ class Prefill:
         self._stage = Stage.of(call.real, full=sum(call.lengths) == call.real.numel())
         self._signals = Signals(pruning.ranker, family, configs, call, self.plan)
         self._windows = family.windows
+        types = call.arguments.get("token_type_ids") if family.traits.two_way_images else None
+        #: (B, tokens so far) number of the image whose tokens see each other in both directions; -1 for none
+        self._blocks = None if types is None else image_blocks(types)
         self._narrowings: dict[tuple[int, int, int | None], Narrowing] = {}
         self._earlier: dict[int, Entries] = {}
         #: the first layer that runs, and the cache's layers before it (`resume`)
@@ -148,7 +151,7 @@ class Prefill:
                 self.form,
                 self._windows[layer],
                 sources,
-                self.call.blocks,
+                self._blocks,
             )
         return self._narrowings[key].apply(kwargs, self.call.tokens, hidden.dtype)
 

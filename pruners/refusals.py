@@ -28,8 +28,11 @@ def refuse_cache(cache: Any) -> None:
         raise UnsupportedCallError("a cache that records its past, to be cropped, cannot be pruned")
 
 
-def refuse_two_way(types: Tensor, start: int, tokens: int, by_image: bool) -> None:
+def refuse_two_way(arguments: dict[str, Any], start: int, tokens: int, by_image: bool) -> None:
     """`token_type_ids` of a call behind `start` tokens: too few, or more than images see both ways."""
+    types = arguments.get("token_type_ids")
+    if types is None:
+        return
     if start and not by_image:
         raise UnsupportedCallError(
             f"token_type_ids let the whole prompt see itself in both directions, after {start} tokens in the "
