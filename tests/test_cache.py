@@ -43,7 +43,12 @@ class HereExecutor:
     ) -> None:
         pass
 
-    def evaluate(self, pruning: Pruning | None, on_failure: object) -> list[SampleRecord]:
+    def evaluate(
+        self,
+        pruning: Pruning | None,
+        on_failure: object,
+        judge: object = None,
+    ) -> list[SampleRecord]:
         text = None if pruning is None else pruning.model_dump_json()
         found: dict[int, SampleRecord] = {}
         for number, batch in enumerate(self.job.batches):

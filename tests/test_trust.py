@@ -159,7 +159,8 @@ def test_inspect_and_cost(own: Path, capsys: pytest.CaptureFixture[str]) -> None
     inspect = ["model", "inspect", str(own)]
     assert UNTRUSTED in refused(capsys, *inspect)
     assert run([*inspect, "--trust-remote-code"]) == 0
-    assert "can be pruned" in capsys.readouterr().out
+    # the title may be broken where the folder's name is long
+    assert "can be pruned" in " ".join(capsys.readouterr().out.split())
     cost = ["cost", str(own), "--visual-tokens", "16", "--text-tokens", "8"]
     assert UNTRUSTED in refused(capsys, *cost)
     # the code has run then, and what is wrong is something else
