@@ -46,9 +46,10 @@ class Snapshot:
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        held = {id(t): t.nbytes for t in _tensors([self.output, self.cached, self.signals, self.stages])}
-        return sum(held.values())
+        """Bytes that it keeps from being freed: of whole storages, for some tensors are views."""
+        held = _tensors([self.output, self.cached, self.signals, self.stages])
+        storages = {(s := tensor.untyped_storage()).data_ptr(): s.nbytes() for tensor in held}
+        return sum(storages.values())
 
 
 class Snapshots(Protocol):
@@ -82,7 +83,11 @@ def replayed(model: nn.Module, pruning: Pruning, snapshots: Snapshots) -> Iterat
         handle.on_prefill = replay.begin
         for number, layer in enumerate(handle.family.layers):
             stack.enter_context(replaced_forward(layer, replay.around(number)))
-        yield handle
+        try:
+            yield handle
+        finally:
+            # no cycle: whatever the last call held is freed with the handle, not when garbage is collected
+            handle.on_prefill = None
 
 
 class _Replay:

@@ -20,7 +20,7 @@ from studies.keys import key_of_content
 from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load_processor
-from studies.stopping import Judge, Stopped
+from studies.stopping import Judge, Stopped, checkpoints
 
 
 class Evaluations:
@@ -100,18 +100,31 @@ class Evaluations:
     def _evaluate_until(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Evaluation | Stopped:
         stored = self._remembered(key)
         if stored is not None:
-            return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
+            evaluation = self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
+            # judged all the same: what a study does must not depend on what others remember
+            return evaluation if judge is None else self._judged(evaluation, judge)
         started = datetime.now(UTC)
         records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
         seconds = (datetime.now(UTC) - started).total_seconds()
-        if len(records) < len(self._samples):
-            accuracy = self._metric.aggregate([record.score for record in records])
+        if judge is not None and len(records) < len(self._samples):
+            places = {sample.id: place for place, sample in enumerate(self._samples.samples)}
+            accuracy = judge.estimate({places[record.id]: record.score for record in records})
             return Stopped(accuracy=accuracy, samples=len(records), seconds=seconds)
         evaluation = self._evaluation(pruning, records, seconds=seconds, cached=False)
         if self._remember:
             new = self._new(key, pruning, evaluation)
             results.save_evaluation(self._database, new, lease=self._lease)
             self._note_attempt(key, started, new.worker, None)
+        return evaluation
+
+    def _judged(self, evaluation: Evaluation, judge: Judge) -> Evaluation | Stopped:
+        lengths = [record.visual_tokens + record.text_tokens for record in evaluation.records]
+        batches = form_batches(lengths, self._subject.settings.batch_size)
+        seen: dict[int, float] = {}
+        for group in checkpoints(len(batches))[:-1]:
+            seen.update({index: evaluation.scores[index] for batch in group for index in batches[batch]})
+            if judge(seen):
+                return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=0.0)
         return evaluation
 
     def _remembered(self, key: str) -> values.Evaluation | None:
@@ -152,7 +165,7 @@ class Evaluations:
         return self._executor
 
     def _job(self) -> Job:
-        settings = self._subject.settings
+        settings, gpus = self._subject.settings, self._subject.spec.workers.gpus_per_worker
         processor = load_processor(self._subject.location)
         lengths = [length.total for length in prompt_lengths(processor, self._samples.samples)]
         return Job(
@@ -163,7 +176,7 @@ class Evaluations:
             batches=tuple(tuple(batch) for batch in form_batches(lengths, settings.batch_size)),
             # a single evaluation has nothing in common with another one
             cache_memory=self._subject.spec.workers.cache_memory if self._remember else 0,
-            workers=self._subject.spec.workers.count,
+            sharers=max(1, int(1 / gpus)) if gpus else self._subject.spec.workers.count,
         )
 
     def _new(self, key: str, pruning: Pruning | None, evaluation: Evaluation) -> values.NewEvaluation:

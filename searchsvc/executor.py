@@ -80,7 +80,12 @@ class RayExecutor:
             found = self._on(group, lambda actor, batch: actor.run.remote(batch, text), on_failure)
             for batch, measured in found.items():
                 records.update(zip(batches[batch], measured, strict=True))
-            if judge is not None and judge({index: record.score for index, record in records.items()}):
+            whole = len(records) == sum(map(len, batches))
+            if (
+                judge is not None
+                and not whole
+                and judge({index: record.score for index, record in records.items()})
+            ):
                 break
         return [records[index] for index in sorted(records)]
 

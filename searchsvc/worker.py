@@ -24,8 +24,8 @@ class Job:
     batches: tuple[tuple[int, ...], ...]
     #: bytes for what evaluations have in common, of each worker; None: a share of what is free
     cache_memory: int | None
-    #: workers that share a machine's memory
-    workers: int
+    #: workers that share a GPU's memory, or a machine's
+    sharers: int
 
 
 class Worker:
@@ -39,7 +39,7 @@ class Worker:
         given = self._model, self._processor, job.samples, job.metric, job.settings, job.batches
         memory = job.cache_memory
         if memory is None:
-            memory = snapshot_memory(self._model.device, job.workers)
+            memory = snapshot_memory(self._model.device, job.sharers)
         self._evaluator = ReplayEvaluator(*given, cache_memory=memory) if memory else PlainEvaluator(*given)
 
     def ping(self) -> bool:
@@ -60,6 +60,9 @@ class Worker:
         from searchsvc.speed import device_name, side_by_side
 
         evaluator, model = self._evaluator, self._model
+        if isinstance(evaluator, ReplayEvaluator):
+            # nothing is left to search, and the time is measured with the memory that a user has
+            evaluator.snapshots.clear()
         samples = [evaluator.samples[index] for index in evaluator.batches[batch]]
         inputs = encode_prompts(self._processor, samples).to(device=model.device, dtype=model.dtype)
         found = side_by_side(model, inputs, Pruning.model_validate_json(pruning), rounds)

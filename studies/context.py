@@ -17,10 +17,10 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, mix, propose
-from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study, stop, values_of
+from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study, stop, stopped_seconds, values_of
 from studies.measured import Evaluation, Measured, cheapest_within
 from studies.search_space import Best, Dimensions, SearchSpace
-from studies.stopping import DominatedJudge, Judge, Stopped, WilcoxonJudge
+from studies.stopping import Judge, Stopped, WilcoxonJudge
 
 __all__ = ["Best", "Context", "Dimensions", "OutOfTimeError", "SearchSpace"]
 
@@ -79,6 +79,7 @@ class Context:
         self._storage = get_storage(self.storage)
         self.main = MainStudy(self._storage, self.name)
         used = sum(measured.seconds for measured in self.main if not measured.cached)
+        used += stopped_seconds(self._storage, self.name)
         self._deadline = float("inf") if self.hours is None else time.monotonic() + self.hours * 3600 - used
 
     @property
@@ -238,7 +239,7 @@ class Context:
         if not space.early_stopping or not cheaper:
             return None
         rival = max(cheaper, key=lambda measured: (measured.accuracy, -measured.number))
-        return DominatedJudge(self.evaluate(rival.pruning).scores)
+        return Judge(self.evaluate(rival.pruning).scores)
 
     def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:
         return Ask(

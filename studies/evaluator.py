@@ -80,7 +80,7 @@ class PlainEvaluator:
 
         The first run of a batch also runs it unpruned, for `kl`; this and its image features are remembered.
         """
-        if batch not in self._prepared:
+        if batch not in self._unpruned:
             chosen = [self.samples[index] for index in self.batches[batch]]
             self._prepared[batch] = prepare(self.model, self.processor, chosen)
             self._unpruned[batch] = self._answer(batch, None)

@@ -118,6 +118,21 @@ def stop(
     study.tell(number, state=TrialState.PRUNED)
 
 
+def stopped_seconds(storage: BaseStorage, name: str) -> float:
+    """Return what the stopped trials of a study and its sub-studies took."""
+    studies = [
+        study
+        for study in storage.get_all_studies()
+        if study.study_name == name or study.study_name.startswith(f"{name}/")
+    ]
+    trials = [
+        trial
+        for study in studies
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.PRUNED,))
+    ]
+    return sum(float(trial.user_attrs.get("seconds", 0)) for trial in trials)
+
+
 def values_of(trial: FrozenTrial) -> list[float]:
     """Return a finished trial's values, or a stopped one's estimate of them."""
     values: list[float] = trial.user_attrs["estimate"] if trial.state == TrialState.PRUNED else trial.values

@@ -1,5 +1,6 @@
 """How much memory there is for snapshots."""
 
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,17 +11,21 @@ SHARE = 0.5
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def snapshot_memory(device: torch.device, workers: int) -> int:
-    """Bytes that each of `workers` evaluators on this machine may take for snapshots by default."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else _free_ram()
-    return int(SHARE * free / workers)
+def snapshot_memory(device: torch.device, sharers: int) -> int:
+    """Bytes that an evaluator whose model is loaded may take for snapshots by default.
+
+    `sharers` evaluators share the GPU, or the machine; the others may not have loaded their models yet.
+    """
+    if device.type == "cuda":
+        return int(SHARE * torch.cuda.mem_get_info(device)[0] / sharers)
+    ours = psutil.Process().memory_info().rss
+    free = min(psutil.virtual_memory().available - (sharers - 1) * ours, _limit() - sharers * ours)
+    return max(0, int(SHARE * free / sharers))
 
 
-def _free_ram() -> int:
-    """What the machine has left, or a container's limit."""
-    free: int = psutil.virtual_memory().available
+def _limit() -> int:
+    """A container's limit, where there is one."""
     try:
-        limit = int((_CGROUP / "memory.max").read_text())
-        return min(free, limit - psutil.Process().memory_info().rss)
+        return int((_CGROUP / "memory.max").read_text())
     except (OSError, ValueError):
-        return free
+        return sys.maxsize

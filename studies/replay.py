@@ -60,13 +60,14 @@ class SnapshotStore:
         """Gone on from in this turn."""
         held.used = self._turn
 
-    def admit(self, call: _Call, snapshot: Snapshot) -> None:
-        """Hold a snapshot if there is room, or room can be made."""
+    def admit(self, call: _Call, snapshot: Snapshot) -> bool:
+        """Hold a snapshot if there is room, or room can be made; say whether."""
         if not self._make_room(snapshot.nbytes):
             self.declined += 1
-            return
+            return False
         call.held.append(_Held(snapshot, self._turn))
         self.held += snapshot.nbytes
+        return True
 
     def drop(self, call: _Call, held: _Held) -> None:
         """Let go of one."""
@@ -74,16 +75,14 @@ class SnapshotStore:
         self.held -= held.snapshot.nbytes
 
     def _make_room(self, nbytes: int) -> bool:
-        if self.held + nbytes <= self.limit:
-            return True
-        stale = sorted(
-            (pair for pair in self._all() if pair[1].used < self._turn - 1), key=lambda pair: pair[1].used
-        )
-        for call, held in stale:
-            self.drop(call, held)
+        stale = [pair for pair in self._all() if pair[1].used < self._turn - 1]
+        if self.held - sum(held.snapshot.nbytes for _, held in stale) + nbytes > self.limit:
+            return False
+        for call, held in sorted(stale, key=lambda pair: pair[1].used):
             if self.held + nbytes <= self.limit:
-                return True
-        return False
+                break
+            self.drop(call, held)
+        return True
 
     def _all(self) -> Iterator[tuple[_Call, _Held]]:
         for calls in self._batches.values():
@@ -120,13 +119,12 @@ class BatchSnapshots:
 
     def keep(self, call: Hashable, snapshot: Snapshot) -> None:
         """Hold it in place of the one that knew less of the same place."""
-        known = self._calls[call]
-        for held in known.held:
-            if (held.snapshot.layer, held.snapshot.prefix) == (snapshot.layer, snapshot.prefix):
-                snapshot = _merged(held.snapshot, snapshot)
-                self._store.drop(known, held)
-                break
-        self._store.admit(known, snapshot)
+        known, place = self._calls[call], (snapshot.layer, snapshot.prefix)
+        older = next((h for h in known.held if (h.snapshot.layer, h.snapshot.prefix) == place), None)
+        if older is not None:
+            self._store.drop(known, older)
+        if older is None or not self._store.admit(known, _merged(older.snapshot, snapshot)):
+            self._store.admit(known, snapshot)
 
 
 def _has(snapshot: Snapshot, layer: int, prefill: Prefill) -> bool:

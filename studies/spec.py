@@ -97,7 +97,7 @@ class WorkersSpec(Part):
     #: CPU threads of a worker
     threads: int = Field(default=1, ge=1)
     #: memory of a worker for what trials have in common ("4GiB", or bytes); 0: every trial runs the whole
-    #: model; None: half of what is free. It changes no number
+    #: model; None: its part of half of what is free. It changes no number
     cache_memory: ByteSize | None = Field(default=None, ge=0)
 
 

@@ -6,7 +6,6 @@ first few of all batches in one fixed order. What was seen until then is not rem
 
 import math
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,7 @@ P_THRESHOLD = 0.05
 class Stopped:
     """A trial that was given up."""
 
-    #: mean score of the samples that were seen, and how many these are
+    #: what its accuracy would have been (`Judge.estimate`), and how many samples were seen
     accuracy: float
     samples: int
     seconds: float
@@ -45,49 +44,59 @@ def checkpoints(batches: int) -> list[tuple[int, ...]]:
     return [tuple(order[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-class Judge(ABC):
-    """Compares a trial with a finished rival, sample by sample."""
+class Judge:
+    """Compares a trial with a finished rival, sample by sample.
 
-    def __init__(self, rival: Sequence[float]) -> None:
+    On its own it serves two objectives, where the rival costs no more: the trial has lost when its accuracy
+    lies below the rival's with confidence.
+    """
+
+    def __init__(self, rival: Sequence[float], handicap: float = 0.0) -> None:
         #: the rival's score of every sample
         self.rival = rival
+        #: accuracy by which the trial must be better than the rival: its price less the rival's
+        self.handicap = handicap
 
     def __call__(self, seen: Mapping[int, float]) -> bool:
         """Whether the trial has lost, by the scores of the samples that were seen."""
+        return len(seen) >= LEAST and self._lost(*self._pairs(seen))
+
+    def estimate(self, seen: Mapping[int, float]) -> float:
+        """The trial's accuracy on all samples: the rival's, and their mean difference on those seen.
+
+        The mean of what was seen would be no estimate: the first checkpoints are the same samples for every
+        trial, and may be easier or harder than all.
+        """
+        ours, theirs = self._pairs(seen)
+        return float(np.clip(np.mean(self.rival) + np.mean(ours) - np.mean(theirs), 0, 1))
+
+    def _pairs(self, seen: Mapping[int, float]) -> tuple[list[float], list[float]]:
         samples = sorted(seen)
-        if len(samples) < LEAST:
-            return False
-        return self._lost([seen[n] for n in samples], [self.rival[n] for n in samples])
-
-    @abstractmethod
-    def _lost(self, ours: Sequence[float], theirs: Sequence[float]) -> bool:
-        """Whether the scores of the same samples say so."""
-
-
-class DominatedJudge(Judge):
-    """Two objectives: the rival costs no more, and the trial's accuracy is lower with confidence."""
+        return [seen[n] for n in samples], [self.rival[n] for n in samples]
 
     def _lost(self, ours: Sequence[float], theirs: Sequence[float]) -> bool:
-        """Whether the upper end of the paired difference's interval is below 0.
+        """Whether the upper end of the paired difference's interval is below the handicap.
 
         What has been seen is certain: only the rest of a finite number of samples can surprise, which makes
         the interval narrower by the finite population correction.
         """
         found = paired_interval(ours, theirs, LEVEL)
         left = 1 - len(ours) / len(self.rival)
-        return found.estimate + (found.high - found.estimate) * math.sqrt(left) < 0
+        return found.estimate + (found.high - found.estimate) * math.sqrt(left) < self.handicap
 
 
 class WilcoxonJudge(Judge):
-    """One objective, accuracy less a price: Optuna's Wilcoxon pruner against the best trial so far."""
+    """One objective, accuracy less a price: Optuna's Wilcoxon pruner against the best trial so far agrees.
 
-    def __init__(self, rival: Sequence[float], handicap: float) -> None:
-        super().__init__(rival)
-        #: the trial's price less the rival's
-        self.handicap = handicap
+    Alone it would not do: most samples are answered alike, and a handicap, however small, makes of every such
+    tie a difference in the same direction, which a test of ranks takes for evidence.
+    """
 
     def _lost(self, ours: Sequence[float], theirs: Sequence[float]) -> bool:
-        """What the pruner says of these two trials."""
+        """Whether the interval and the pruner both say so."""
+        return super()._lost(ours, theirs) and self._pruned(ours, theirs)
+
+    def _pruned(self, ours: Sequence[float], theirs: Sequence[float]) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=LEAST)

@@ -1,5 +1,7 @@
 """Replay: a prefill that goes on from another one's snapshot gives its numbers bit for bit."""
 
+import gc
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from pruners import Pruning, pruned
 from pruners.families import describe
 from pruners.pruning import KeepSchedule, Recovery
 from pruners.rankers import parse_ranker
-from pruners.replay import replayed
+from pruners.replay import Snapshot, replayed
 from studies.evaluator import PlainEvaluator, ReplayEvaluator
 from studies.memory import snapshot_memory
 from studies.replay import SnapshotStore
@@ -206,10 +208,38 @@ def test_running_out_of_memory_gives_snapshots_up(vlm: Any, samples: Any, monkey
     monkeypatch.setattr(type(vlm.model), "generate", short_of_memory)
     assert run_all(made, second) == run_all(plain, second)
     assert made.snapshots.limit == PLENTY // 2
+    # also where it is the unpruned run that fails
+    fresh = ReplayEvaluator(*given, cache_memory=PLENTY)
+    fresh.run(0, first)
+    failures.append(torch.OutOfMemoryError("device"))
+    last = len(fresh.batches) - 1
+    assert last > 0
+    assert fresh.run(last, first) == plain.run(last, first)
     made.snapshots.clear()
     failures.append(torch.OutOfMemoryError("device"))
     with pytest.raises(torch.OutOfMemoryError):
         made.run(0, first)
+
+
+def test_nothing_but_the_snapshots_outlives_a_call() -> None:
+    """A cycle would hold the last call's cache until Python collects garbage, which may be late for a GPU."""
+    model, inputs, snapshots = model_for("llava-llama"), batch("llava-llama", ONE), SnapshotStore(0).of(0)
+    gc.collect()
+    gc.disable()
+    try:
+        with replayed(model, cut("knorm", SEQUENCE[0][1]), snapshots) as handle:
+            model.generate(**inputs, max_new_tokens=2)
+        gone = weakref.ref(handle)
+        del handle
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_view_counts_what_it_keeps_from_being_freed() -> None:
+    whole = torch.zeros(1, 100, 8)
+    kept = Snapshot(1, None, whole[:, :10], (), (), {"again": whole[:, 10:20]})
+    assert kept.nbytes == whole.nbytes
 
 
 def test_default_memory_is_a_share_of_what_is_free() -> None:

@@ -14,7 +14,7 @@ from studies.searches.g_search import GSearchOptions
 from studies.searches.p_sigmoid import PSigmoidOptions
 from studies.searches.pareto import ParetoOptions
 from studies.searches.topv import TopvOptions
-from studies.stopping import LEAST, DominatedJudge, Stopped, WilcoxonJudge, checkpoints
+from studies.stopping import LEAST, Judge, Stopped, WilcoxonJudge, checkpoints
 
 N = 64
 
@@ -47,10 +47,10 @@ GOOD, EQUAL, BAD = scores(0.9, 0), scores(0.9, 1), scores(0.4, 2)
 @pytest.mark.parametrize(
     ("judge", "ours", "lost"),
     [
-        (DominatedJudge(GOOD), BAD, True),
-        (DominatedJudge(GOOD), EQUAL, False),
-        (DominatedJudge(GOOD), GOOD, False),
-        (DominatedJudge(BAD), GOOD, False),
+        (Judge(GOOD), BAD, True),
+        (Judge(GOOD), EQUAL, False),
+        (Judge(GOOD), GOOD, False),
+        (Judge(BAD), GOOD, False),
         (WilcoxonJudge(GOOD, 0), BAD, True),
         (WilcoxonJudge(GOOD, 0), EQUAL, False),
         (WilcoxonJudge(GOOD, 0), GOOD, False),
@@ -64,7 +64,23 @@ def test_who_has_lost(judge, ours, lost) -> None:
     assert judged(judge, ours) is lost
 
 
-@pytest.mark.parametrize("judge", [DominatedJudge([1.0] * N), WilcoxonJudge([1.0] * N, 0)])
+def test_a_small_price_makes_no_evidence_of_ties() -> None:
+    """A dearer trial that answers as the rival does, but for two samples more, has not lost."""
+    rival = [1.0] * 56 + [0.0] * 8
+    ours = [1.0] * 58 + [0.0] * 6
+    assert not judged(WilcoxonJudge(rival, 0.0025), ours)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_the_estimate_does_not_depend_on_how_hard_the_first_samples_are(shift: float) -> None:
+    rival = np.linspace(0, 1, N)
+    ours = np.clip(rival - 0.1, 0, 1)
+    start = int(shift * N) + 16
+    seen = {n: float(ours[n]) for n in range(start, start + 16)}
+    assert Judge(rival.tolist()).estimate(seen) == pytest.approx(rival.mean() - 0.1)
+
+
+@pytest.mark.parametrize("judge", [Judge([1.0] * N), WilcoxonJudge([1.0] * N, 0)])
 def test_few_samples_decide_nothing(judge) -> None:
     assert not judged(judge, [0.0] * N, LEAST - 1)
     assert judged(judge, [0.0] * N, LEAST + 1)
@@ -99,7 +115,7 @@ class Patient(synthetic_study.SyntheticEvaluator):
         if len(seen) == len(scores):
             return self(pruning)
         self.samples += len(seen)
-        return Stopped(accuracy=float(np.mean(list(seen.values()))), samples=len(seen), seconds=1.0)
+        return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=1.0)
 
 
 def searched(options, early: bool, **changes):

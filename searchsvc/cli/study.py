@@ -48,7 +48,9 @@ def create(
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     cache_memory: Annotated[
         str | None,
-        typer.Option(help="Of a worker, for what trials have in common: 4GiB, 0; default: half of the free."),
+        typer.Option(
+            help="Of a worker, for what trials share: 4GiB, 0 for none; default: its part of half the free."
+        ),
     ] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Stop then, keep the best so far.")] = None,
     goal: Annotated[
