@@ -14,6 +14,8 @@ from studies.errors import SpecError
 from studies.samplers import MULTI_OBJECTIVE_SAMPLERS, SAMPLERS, SkoptSampler, make_sampler
 
 
+# Python's warning filters belong to the process: where two threads ask, one puts back what the other set aside
+@pytest.mark.filterwarnings("ignore::UserWarning")
 class TestContract(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     """All of Optuna's sampler tests that apply: SkoptSampler models parameters jointly, for one objective."""
 
