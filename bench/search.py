@@ -32,7 +32,7 @@ from searchsvc.locations import model_location
 from studies.context import Context
 from studies.data import read_manifest, split
 from studies.evaluator import EvaluationSettings, PlainEvaluator, ReplayEvaluator
-from studies.keys import evaluation_key
+from studies.keys import key_content, key_of_content
 from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load
@@ -78,7 +78,9 @@ class Evaluated:
         """Equal whole numbers, equal key."""
         given = self._setting
         visual = [] if pruning is None else self.visual
-        return evaluation_key("model", "data", "search", given.metric, given.settings, pruning, visual)
+        return key_of_content(
+            key_content("model", "data", "search", given.metric, given.settings, pruning, visual)
+        )
 
     def __call__(self, pruning: Pruning | None) -> Evaluation:
         key = self.key_of(pruning)

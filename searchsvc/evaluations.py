@@ -73,7 +73,21 @@ class Evaluations:
 
     def until(self, pruning: Pruning, judge: Judge) -> Evaluation | Stopped:
         """The same, but given up when the judge says so at a checkpoint; that is not remembered."""
-        return self._evaluate_until(pruning, self.key_of(pruning), judge)
+        key = self.key_of(pruning)
+        stored = self._remembered(pruning, key)
+        if stored is not None:
+            # judged all the same: what a study does must not depend on what others remember
+            return self._judged(stored, judge)
+        started = datetime.now(UTC)
+        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
+        if len(records) == len(self._samples):
+            return self._kept(pruning, key, started, records)
+        places = {sample.id: place for place, sample in enumerate(self._samples.samples)}
+        return Stopped(
+            accuracy=judge.estimate({places[record.id]: record.score for record in records}),
+            samples=len(records),
+            seconds=(datetime.now(UTC) - started).total_seconds(),
+        )
 
     def side_by_side(self, pruning: Pruning, rounds: int) -> dict[str, Any]:
         """Time a pruning beside none on a worker, afresh; what it returns: `Worker.side_by_side`.
@@ -92,24 +106,18 @@ class Evaluations:
         return key_of_content(self._subject.key_content(self._split, pruning, visual_tokens))
 
     def _evaluate(self, pruning: Pruning | None, key: str) -> Evaluation:
-        evaluation = self._evaluate_until(pruning, key, None)
-        if isinstance(evaluation, Stopped):
-            raise TypeError("nobody judged")
-        return evaluation
-
-    def _evaluate_until(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Evaluation | Stopped:
-        stored = self._remembered(key)
+        stored = self._remembered(pruning, key)
         if stored is not None:
-            evaluation = self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
-            # judged all the same: what a study does must not depend on what others remember
-            return evaluation if judge is None else self._judged(evaluation, judge)
+            return stored
         started = datetime.now(UTC)
-        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
+        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started))
+        return self._kept(pruning, key, started, records)
+
+    def _kept(
+        self, pruning: Pruning | None, key: str, started: datetime, records: Sequence[SampleRecord]
+    ) -> Evaluation:
+        """Make an evaluation of what was just computed, and remember it."""
         seconds = (datetime.now(UTC) - started).total_seconds()
-        if judge is not None and len(records) < len(self._samples):
-            places = {sample.id: place for place, sample in enumerate(self._samples.samples)}
-            accuracy = judge.estimate({places[record.id]: record.score for record in records})
-            return Stopped(accuracy=accuracy, samples=len(records), seconds=seconds)
         evaluation = self._evaluation(pruning, records, seconds=seconds, cached=False)
         if self._remember:
             new = self._new(key, pruning, evaluation)
@@ -127,14 +135,16 @@ class Evaluations:
                 return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=0.0)
         return evaluation
 
-    def _remembered(self, key: str) -> values.Evaluation | None:
+    def _remembered(self, pruning: Pruning | None, key: str) -> Evaluation | None:
         stored = results.find_evaluation(self._database, key) if self._remember else None
-        if stored is not None and self._lease is not None:
+        if stored is None:
+            return None
+        if self._lease is not None:
             try:
                 results.link_evaluation(self._database, self._lease, key)
             except NotFound:  # deleted between the two
                 return None
-        return stored
+        return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
 
     def _note_attempt(self, key: str, started: datetime, worker: str, error: str | None) -> None:
         if self._lease is not None:

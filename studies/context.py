@@ -115,28 +115,26 @@ class Context:
         Raises OutOfTimeError when it would have to evaluate after the deadline; no pruning is always
         measured.
         """
-        measured = self._measure(method, params, pruning, label)
-        if isinstance(measured, Stopped):
-            raise TypeError("nobody judged")
-        return measured
+        key = self.key_of(pruning)
+        known = self._known(key, pruning)
+        return known or self._add(method, params, pruning, key, self.evaluate(pruning), label)
 
-    def _measure(
+    def _known(self, key: str, pruning: Pruning | None) -> Measured | None:
+        """What the main study holds of a key; OutOfTimeError where it holds nothing and time is up."""
+        known = self.main.find(key)
+        if known is None and self.out_of_time and pruning is not None:
+            raise OutOfTimeError
+        return known
+
+    def _add(
         self,
         method: str,
         params: Mapping[str, float | int],
         pruning: Pruning | None,
+        key: str,
+        evaluation: Evaluation,
         label: str | None = None,
-        judge: Judge | None = None,
-    ) -> Measured | Stopped:
-        key = self.key_of(pruning)
-        known = self.main.find(key)
-        if known is not None:
-            return known
-        if self.out_of_time and pruning is not None:
-            raise OutOfTimeError
-        evaluation = self._evaluate(pruning, judge)
-        if isinstance(evaluation, Stopped):
-            return evaluation
+    ) -> Measured:
         label = label or describe(method, params)
         self.before_write()
         measured = self.main.add(method, label, key, pruning, params, evaluation, self.split)
@@ -175,22 +173,20 @@ class Context:
                 study.add_trial(proposal)
                 continue
             pruning = space.suggest(FixedTrial(running.params))
-            judge = self._rival(space, told, running.params, price) if value is None else None
-            params = {**space.constants, **running.params}
-            measured = self._measure(method, params, pruning, judge=judge)
+            params, key = {**space.constants, **running.params}, self.key_of(pruning)
+            measured = self._known(key, pruning)
+            if measured is None:
+                judge = self._rival(space, told, running.params, price) if value is None else None
+                evaluation = self._evaluate(pruning, judge)
+                if isinstance(evaluation, Stopped):
+                    self.before_write()
+                    estimate = [evaluation.accuracy - price(running.params)]
+                    stop(self._storage, study, running.number, evaluation, estimate)
+                    continue
+                measured = self._add(method, params, pruning, key, evaluation)
+            found = measured.accuracy - price(running.params) if value is None else value(running.params)
             self.before_write()
-            if isinstance(measured, Stopped):
-                stop(
-                    self._storage,
-                    study,
-                    running.number,
-                    measured,
-                    [measured.accuracy - price(running.params)],
-                )
-            elif value is None:
-                study.tell(running.number, measured.accuracy - price(running.params))
-            else:
-                study.tell(running.number, value(running.params))
+            study.tell(running.number, found)
 
     def optimise_front(self, method: str, space: SearchSpace) -> None:
         """Search both values at once, in the main study itself."""

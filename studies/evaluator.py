@@ -16,7 +16,6 @@ from pruners.pruning import Pruning
 from pruners.replay import replayed
 from pruners.runtime import Handle, pruned
 from studies.answers import Answerer, Answers, Attach, divergence
-from studies.keys import evaluation_key
 from studies.metrics import make_metric
 from studies.prompts import PromptLength, form_batches, prompt_lengths
 from studies.records import EvaluationSettings, SampleRecord
@@ -30,7 +29,6 @@ __all__ = [
     "PromptLength",
     "ReplayEvaluator",
     "SampleRecord",
-    "evaluation_key",
     "form_batches",
     "prompt_lengths",
 ]

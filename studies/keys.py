@@ -13,21 +13,6 @@ from studies.records import EvaluationSettings
 REVISION = 2
 
 
-def evaluation_key(
-    model_fingerprint: str,
-    dataset_sha256: str,
-    split: str,
-    metric: str,
-    settings: EvaluationSettings,
-    pruning: Pruning | None,
-    visual_tokens: Sequence[int],
-) -> str:
-    """The sha256 of what an evaluation computes: `key_of_content` of its `key_content`."""
-    return key_of_content(
-        key_content(model_fingerprint, dataset_sha256, split, metric, settings, pruning, visual_tokens)
-    )
-
-
 def key_content(
     model_fingerprint: str,
     dataset_sha256: str,

@@ -120,15 +120,14 @@ def stop(
 
 def stopped_seconds(storage: BaseStorage, name: str) -> float:
     """Return what the stopped trials of a study and its sub-studies took."""
-    studies = [
-        study
-        for study in storage.get_all_studies()
-        if study.study_name == name or study.study_name.startswith(f"{name}/")
+    names = [study.study_name for study in storage.get_all_studies()]
+    ids = [
+        storage.get_study_id_from_name(each) for each in names if each == name or each.startswith(f"{name}/")
     ]
     trials = [
         trial
-        for study in studies
-        for trial in storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.PRUNED,))
+        for each in ids
+        for trial in storage.get_all_trials(each, deepcopy=False, states=(TrialState.PRUNED,))
     ]
     return sum(float(trial.user_attrs.get("seconds", 0)) for trial in trials)
 

@@ -15,7 +15,7 @@ from optuna.storages import InMemoryStorage
 from pruners.costs import ModelShape, decoder_ratio, kv_ratio, vision_token_ratio
 from pruners.pruning import Pruning
 from studies.context import Context
-from studies.keys import evaluation_key
+from studies.keys import key_content, key_of_content
 from studies.measured import Evaluation
 from studies.records import EvaluationSettings
 from studies.searches import make_search
@@ -48,7 +48,9 @@ SKILL = {
 
 def key_of(pruning: Pruning | None) -> str:
     sizes = [visual for visual, _ in SAMPLES]
-    return evaluation_key("model", "data", "search", "exact_match", EvaluationSettings(), pruning, sizes)
+    return key_of_content(
+        key_content("model", "data", "search", "exact_match", EvaluationSettings(), pruning, sizes)
+    )
 
 
 def harm(pruning: Pruning | None, visual: int) -> float:

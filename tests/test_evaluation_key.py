@@ -6,7 +6,7 @@ import pytest
 
 from pruners.pruning import KeepSchedule, Pruning, Recovery
 from pruners.rankers import parse_ranker
-from studies.keys import evaluation_key, key_content, key_of_content
+from studies.keys import key_content, key_of_content
 from studies.records import EvaluationSettings
 
 SETTINGS = EvaluationSettings()
@@ -29,7 +29,7 @@ def key(value=None, sizes=(144,), settings=SETTINGS, **changes):
         "metric": "exact_match",
         **changes,
     }
-    return evaluation_key(**named, settings=settings, pruning=value, visual_tokens=sizes)
+    return key_of_content(key_content(**named, settings=settings, pruning=value, visual_tokens=sizes))
 
 
 def test_a_key_is_a_sha256_that_never_changes():
