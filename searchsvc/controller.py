@@ -1,6 +1,7 @@
 """Runs one study to its end: takes its lease, searches, keeps the front, and shows it in the dashboard."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -56,7 +57,7 @@ def run_study(
 def _search(
     database: Database, subject: Subject, lease: Lease, ray_address: str | None, told: Told
 ) -> SearchResult:
-    spec = subject.spec
+    spec, started = subject.spec, time.monotonic()
     with Evaluations(database, subject, "search", lease=lease, ray_address=ray_address) as evaluate:
         records = evaluate.baseline.records
         size = Dimensions(
@@ -79,11 +80,14 @@ def _search(
             samples=[(record.visual_tokens, record.text_tokens) for record in records],
             shape=subject.shape,
             evaluate=evaluate,
-            evaluate_until=evaluate.until,
+            begin=evaluate.begin,
             key_of=evaluate.key_of,
             grid=subject.longer_side(size.visual_tokens),
             max_drop=spec.goal.max_drop,
-            hours=spec.limits.hours,
+            parallel_trials=spec.workers.parallel_trials,
+            hours=spec.limits.hours_with(spec.workers),
+            trials=spec.limits.trials,
+            started=started,
             on_trial=tell,
             before_write=lambda: queue.check_lease(database, lease),
         )

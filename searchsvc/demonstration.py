@@ -8,12 +8,12 @@ from typing import Any
 from db.session import Database
 from db.studies import get_study, list_studies
 from searchsvc.cli.output import as_table, message, stdout
+from searchsvc.cluster import disconnect
 from searchsvc.controller import run_study
 from searchsvc.creation import create_study
 from searchsvc.demo.data import write
 from searchsvc.errors import GoalNotMetError
 from searchsvc.evaluations import Evaluations
-from searchsvc.executor import disconnect
 from searchsvc.export import Choice, confidently_within, export_profile
 from searchsvc.locations import DEMO
 from searchsvc.outcome import summary

@@ -1,9 +1,10 @@
 """Evaluations of one split: from the database when it was ever made, else on workers, then remembered."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,9 +13,10 @@ from db.errors import NotFound
 from db.session import Database
 from db.values import Lease
 from pruners import Pruning
-from searchsvc.executor import RayExecutor, Workers
+from searchsvc.cluster import Workers
+from searchsvc.executor import Executor
 from searchsvc.subject import Split, Subject
-from searchsvc.worker import Job
+from searchsvc.worker import Job, Worker
 from studies.evaluator import SampleRecord, form_batches, prompt_lengths
 from studies.keys import key_of_content
 from studies.measured import Evaluation, evaluation_of
@@ -42,7 +44,7 @@ class Evaluations:
         self._lease = lease
         self._ray_address = ray_address
         self._remember = remember
-        self._executor: RayExecutor | None = None
+        self._executor: Executor | None = None
         self._baseline: Evaluation | None = None
         self._samples = subject.samples(split)
         self._metric = make_metric(self._samples.metric)
@@ -61,33 +63,66 @@ class Evaluations:
     def baseline(self) -> Evaluation:
         """The evaluation without pruning; its records say how many tokens each sample has."""
         if self._baseline is None:
-            self._baseline = self._evaluate(None, self._key(None, ()))
+            found = self._begin(None, self._key(None, ()), None).result()
+            assert isinstance(found, Evaluation)  # nobody judges it
+            self._baseline = found
         return self._baseline
 
     def __call__(self, pruning: Pruning | None) -> Evaluation:
-        """Return the evaluation of one schedule on every sample of the split."""
-        baseline = self.baseline
-        if pruning is None:
-            return baseline
-        return self._evaluate(pruning, self.key_of(pruning))
+        """Return the evaluation of one schedule on every sample of the split.
 
-    def until(self, pruning: Pruning, judge: Judge) -> Evaluation | Stopped:
-        """The same, but given up when the judge says so at a checkpoint; that is not remembered."""
-        key = self.key_of(pruning)
+        Raises:
+            EvaluationError: it failed, or killed its worker, again and again.
+            ServiceError: no worker can be started.
+        """
+        found = self.begin(pruning).result()
+        assert isinstance(found, Evaluation)
+        return found
+
+    def begin(self, pruning: Pruning | None, judge: Judge | None = None) -> Future[Evaluation | Stopped]:
+        """The same without waiting, and given up when the judge, if any, says so; that is not remembered."""
+        return _done(self.baseline) if pruning is None else self._begin(pruning, self.key_of(pruning), judge)
+
+    def _begin(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Future[Evaluation | Stopped]:
         stored = self._remembered(pruning, key)
         if stored is not None:
             # judged all the same: what a study does must not depend on what others remember
-            return self._judged(stored, judge)
+            return _done(stored if judge is None else self._judged(stored, judge))
         started = datetime.now(UTC)
-        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started), judge)
-        if len(records) == len(self._samples):
-            return self._kept(pruning, key, started, records)
-        places = {sample.id: place for place, sample in enumerate(self._samples.samples)}
-        return Stopped(
-            accuracy=judge.estimate({places[record.id]: record.score for record in records}),
-            samples=len(records),
-            seconds=(datetime.now(UTC) - started).total_seconds(),
+        return self._workers().begin(
+            "run",
+            None if pruning is None else pruning.model_dump_json(),
+            finish=partial(self._finished, pruning, key, started, judge),
+            on_failure=partial(self._note_attempt, key, started),
+            judge=None if judge is None else lambda found: judge(self._scores(found)),
         )
+
+    def _finished(
+        self,
+        pruning: Pruning | None,
+        key: str,
+        started: datetime,
+        judge: Judge | None,
+        found: Mapping[int, Sequence[SampleRecord]],
+    ) -> Evaluation | Stopped:
+        """What the answers of some or all batches come to."""
+        if judge is not None and len(found) < len(self._batches):
+            scores = self._scores(found)
+            seconds = (datetime.now(UTC) - started).total_seconds()
+            return Stopped(accuracy=judge.estimate(scores), samples=len(scores), seconds=seconds)
+        records = {
+            index: record
+            for batch, told in found.items()
+            for index, record in zip(self._batches[batch], told, strict=True)
+        }
+        return self._kept(pruning, key, started, [records[index] for index in sorted(records)])
+
+    def _scores(self, found: Mapping[int, Sequence[SampleRecord]]) -> dict[int, float]:
+        return {
+            index: record.score
+            for batch, told in found.items()
+            for index, record in zip(self._batches[batch], told, strict=True)
+        }
 
     def side_by_side(self, pruning: Pruning, rounds: int) -> dict[str, Any]:
         """Time a pruning beside none on a worker, afresh; what it returns: `Worker.side_by_side`.
@@ -96,7 +131,10 @@ class Evaluations:
             ServiceError: it has killed its worker again and again.
         """
         note = partial(self._note_attempt, self.key_of(pruning), datetime.now(UTC))
-        return self._workers().side_by_side(pruning, rounds, note)
+        timed: dict[str, Any] = self._workers().alone(
+            "side_by_side", pruning.model_dump_json(), rounds, on_failure=note
+        )
+        return timed
 
     def key_of(self, pruning: Pruning | None) -> str:
         """Return the key under which the evaluation is remembered; equal token counts have equal keys."""
@@ -104,14 +142,6 @@ class Evaluations:
 
     def _key(self, pruning: Pruning | None, visual_tokens: Sequence[int]) -> str:
         return key_of_content(self._subject.key_content(self._split, pruning, visual_tokens))
-
-    def _evaluate(self, pruning: Pruning | None, key: str) -> Evaluation:
-        stored = self._remembered(pruning, key)
-        if stored is not None:
-            return stored
-        started = datetime.now(UTC)
-        records = self._workers().evaluate(pruning, partial(self._note_attempt, key, started))
-        return self._kept(pruning, key, started, records)
 
     def _kept(
         self, pruning: Pruning | None, key: str, started: datetime, records: Sequence[SampleRecord]
@@ -126,11 +156,9 @@ class Evaluations:
         return evaluation
 
     def _judged(self, evaluation: Evaluation, judge: Judge) -> Evaluation | Stopped:
-        lengths = [record.visual_tokens + record.text_tokens for record in evaluation.records]
-        batches = form_batches(lengths, self._subject.settings.batch_size)
         seen: dict[int, float] = {}
-        for group in checkpoints(len(batches))[:-1]:
-            seen.update({index: evaluation.scores[index] for batch in group for index in batches[batch]})
+        for group in checkpoints(len(self._batches))[:-1]:
+            seen.update({n: evaluation.scores[n] for batch in group for n in self._batches[batch]})
             if judge(seen):
                 return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=0.0)
         return evaluation
@@ -160,30 +188,34 @@ class Evaluations:
             pruning, records, self._subject.shape, self._metric, cached=cached, seconds=seconds
         )
 
-    def _workers(self) -> RayExecutor:
+    def _workers(self) -> Executor:
         if self._executor is None:
-            workers = self._subject.spec.workers
-            self._executor = RayExecutor(
-                self._job(),
-                Workers(
-                    count=workers.count,
-                    threads=workers.threads,
-                    gpus=workers.gpus_per_worker,
-                    address=self._ray_address,
-                ),
-            ).__enter__()
+            spec, batches = self._subject.spec.workers, len(self._batches)
+            workers = Workers(
+                count=min(spec.count, batches * spec.parallel_trials),
+                threads=spec.threads,
+                gpus=spec.gpus_per_worker,
+                address=self._ray_address,
+                batch_timeout=spec.batch_timeout,
+            )
+            self._executor = Executor(Worker, self._job(), batches, workers).__enter__()
         return self._executor
+
+    @cached_property
+    def _batches(self) -> tuple[tuple[int, ...], ...]:
+        """Formed once, whatever the number of workers."""
+        processor = load_processor(self._subject.location)
+        lengths = [length.total for length in prompt_lengths(processor, self._samples.samples)]
+        return tuple(tuple(batch) for batch in form_batches(lengths, self._subject.settings.batch_size))
 
     def _job(self) -> Job:
         settings, gpus = self._subject.settings, self._subject.spec.workers.gpus_per_worker
-        processor = load_processor(self._subject.location)
-        lengths = [length.total for length in prompt_lengths(processor, self._samples.samples)]
         return Job(
             model=self._subject.location,
             samples=self._samples.samples,
             metric=self._samples.metric,
             settings=settings,
-            batches=tuple(tuple(batch) for batch in form_batches(lengths, settings.batch_size)),
+            batches=self._batches,
             # a single evaluation has nothing in common with another one
             cache_memory=self._subject.spec.workers.cache_memory if self._remember else 0,
             sharers=max(1, int(1 / gpus)) if gpus else self._subject.spec.workers.count,
@@ -213,6 +245,12 @@ class Evaluations:
             seconds=evaluation.seconds,
             worker=f"{self._subject.spec.workers.count} workers on {platform.node()}",
         )
+
+
+def _done(outcome: Evaluation | Stopped) -> Future[Evaluation | Stopped]:
+    future: Future[Evaluation | Stopped] = Future()
+    future.set_result(outcome)
+    return future
 
 
 def _records(stored: values.Evaluation) -> list[SampleRecord]:

@@ -11,8 +11,8 @@ def summary(name: str, goal: GoalSpec, result: SearchResult) -> str:
     """Return one line about a finished study for the person who waited."""
     unpruned = result.baseline.accuracy
     start = f"{name}: {len(result.evaluations)} schedules on `search`, unpruned {unpruned:.4f}"
-    if result.out_of_time:
-        start += ", stopped by limits.hours"
+    if result.limit_reached:
+        start += ", stopped by its limits"
     found = result.result
     if found is None and goal.max_latency_ratio is not None:
         return f"{start}; no schedule on the front is cheaper than no pruning"

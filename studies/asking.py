@@ -9,7 +9,7 @@ complete.
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import optuna
@@ -43,18 +43,30 @@ class Ask:
     enqueue: Sequence[Mapping[str, Any]] = ()
 
 
+class Pending(NamedTuple):
+    """A trial that is under way, and the values that samplers are told of it meanwhile."""
+
+    trial: FrozenTrial
+    lie: Sequence[float]
+
+
 def propose(
-    ask: Ask, told: Sequence[FrozenTrial], known: Mapping[str, Sequence[float]]
+    ask: Ask,
+    told: Sequence[FrozenTrial],
+    known: Mapping[str, Sequence[float]],
+    pending: Sequence[Pending] = (),
 ) -> FrozenTrial | None:
     """Return the next trial to run (RUNNING, with user attribute `key`), or None when nothing new is left.
 
-    `told` is the study's finished trials in order; `known` maps the keys that must not be proposed again to
-    their values. A sampler that proposes a known pruning is told its value, without a trial, and asked again.
+    `told` is the study's told trials in order, and `pending` are those after them; `known` maps the keys that
+    must not be proposed again to their values. A sampler that proposes a known pruning is told its value,
+    without a trial, and asked again.
     """
+    known = {**known, **{trial.user_attrs["key"]: lie for trial, lie in pending}}
+    told = [*told, *(_copy(trial, TrialState.COMPLETE, lie) for trial, lie in pending)]
     for params in ask.enqueue:
         if ask.key_of(ask.suggest(FixedTrial(dict(params)))) not in known:
             return _draw(ask, told, "random", 0, params)
-    told = list(told)
     for attempt in range(OWN_ATTEMPTS + UNIFORM_ATTEMPTS):
         sampler = ask.sampler if attempt < OWN_ATTEMPTS else "random"
         drawn = _draw(ask, told, sampler, attempt)

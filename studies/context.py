@@ -6,31 +6,38 @@ evaluation.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, get_storage
-from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
-from studies.asking import Ask, mix, propose
-from studies.main_study import DIRECTIONS, Direction, MainStudy, open_study, stop, stopped_seconds, values_of
+from studies.asking import Ask, mix
+from studies.errors import EvaluationError
+from studies.main_study import DIRECTIONS, Direction, MainStudy
 from studies.measured import Evaluation, Measured, cheapest_within
+from studies.optimisation import Front, OneValue, Outcome, Price, best_of, describe
 from studies.search_space import Best, Dimensions, SearchSpace
-from studies.stopping import Judge, Stopped, WilcoxonJudge
+from studies.stopping import Judge, Stopped
 
-__all__ = ["Best", "Context", "Dimensions", "OutOfTimeError", "SearchSpace"]
-
-
-#: What a trial's parameters cost, in accuracy.
-Price = Callable[[Mapping[str, Any]], float]
+__all__ = ["Best", "Context", "Dimensions", "LimitReachedError", "SearchSpace"]
 
 
-class OutOfTimeError(Exception):
-    """`limits.hours` is used up. The driver ends the study with what it has; a user never sees this."""
+class LimitReachedError(Exception):
+    """A limit is used up. The driver ends the study with what it has; a user never sees this."""
+
+
+class Wanted(NamedTuple):
+    """A pruning to be measured, and what its trial is called."""
+
+    params: Mapping[str, float | int]
+    pruning: Pruning | None
+    label: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -52,9 +59,9 @@ class Context:
     shape: ModelShape
     #: evaluates a pruning (None: none) on the split; must remember, so that a repeat costs nothing
     evaluate: Callable[[Pruning | None], Evaluation]
-    #: the same, but given up as soon as the judge says that the pruning has lost; None where that is not
-    #: possible. What was given up is not remembered
-    evaluate_until: Callable[[Pruning, Judge], Evaluation | Stopped] | None = None
+    #: the same, without waiting for the end, and given up as soon as the judge, if any, says that the pruning
+    #: has lost (what was given up is not remembered); None: `evaluate`, here and now
+    begin: Callable[[Pruning | None, Judge | None], Future[Evaluation | Stopped]] | None = None
     #: the evaluation's key: equal integers, equal key
     key_of: Callable[[Pruning | None], str]
     #: longer side of the largest grid of visual tokens, in tokens
@@ -62,8 +69,14 @@ class Context:
     split: str = "search"
     #: accuracy that a result may lose against no pruning
     max_drop: float = 0.01
-    #: hours of evaluation, earlier runs of the same study included; None: no limit
+    #: trials that are under way at once
+    parallel_trials: int = 1
+    #: hours that the study may run, earlier runs included; None: no limit
     hours: float | None = None
+    #: schedules that it may measure, no pruning aside; None: no limit
+    trials: int | None = None
+    #: when this run began, by `time.monotonic`
+    started: float = field(default_factory=lambda: time.monotonic())
     #: called after every new trial of the main study
     on_trial: Callable[[Measured], None] = lambda _: None
     #: called before every write to Optuna's studies; may raise where this process must not write any more
@@ -78,13 +91,21 @@ class Context:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = get_storage(self.storage)
         self.main = MainStudy(self._storage, self.name)
-        used = sum(measured.seconds for measured in self.main if not measured.cached)
-        used += stopped_seconds(self._storage, self.name)
-        self._deadline = float("inf") if self.hours is None else time.monotonic() + self.hours * 3600 - used
+        self._earlier = self.main.hours if self.hours is not None else 0.0
 
     @property
-    def out_of_time(self) -> bool:
-        return time.monotonic() >= self._deadline
+    def limit_reached(self) -> bool:
+        """Whether nothing may be evaluated any more."""
+        late = self.hours is not None and self._hours_used() >= self.hours
+        return late or (self.trials is not None and self.main.tried >= self.trials)
+
+    def _hours_used(self) -> float:
+        return self._earlier + (time.monotonic() - self.started) / 3600
+
+    def told(self) -> None:
+        """After every trial that was told: how long it has taken so far is noted."""
+        if self.hours is not None:
+            self.main.hours = self._hours_used()
 
     def ratio_of(self, keep_rates: Sequence[float]) -> float:
         """FLOPs ratio of these rates on the split, without evaluating anything."""
@@ -112,34 +133,100 @@ class Context:
     ) -> Measured:
         """Evaluate a pruning and write its trial, unless one with the same integers is there already.
 
-        Raises OutOfTimeError when it would have to evaluate after the deadline; no pruning is always
-        measured.
+        Raises:
+            LimitReachedError: it would have to evaluate beyond a limit; no pruning is always measured.
+            EvaluationError: it cannot be evaluated.
+        """
+        outcome = self.begin_measuring(pruning).result()
+        return self.keep(method, params, pruning, outcome, label)
+
+    def measure_all(self, method: str, wanted: Iterable[Wanted]) -> Iterator[Measured]:
+        """As `measure`, `parallel_trials` at a time; those that cannot be evaluated are left out.
+
+        They are given and written in order.
+
+        Raises:
+            LimitReachedError: as `measure` does.
+            EvaluationError: several have failed in a row.
+        """
+        under_way: deque[tuple[Wanted, str, Future[Outcome]]] = deque()
+
+        def finish_first() -> Iterator[Measured]:
+            (params, pruning, label), _, future = under_way.popleft()
+            try:
+                yield self.keep(method, params, pruning, future.result(), label)
+            except EvaluationError as error:
+                self.keep_failure(method, params, pruning, error, label)
+
+        for each in wanted:
+            key = self.key_of(each.pruning)
+            while len(under_way) >= self.parallel_trials or key in {known for _, known, _ in under_way}:
+                yield from finish_first()
+            under_way.append((each, key, self.begin_measuring(each.pruning)))
+        while under_way:
+            yield from finish_first()
+
+    def begin_measuring(self, pruning: Pruning | None, judge: Judge | None = None) -> Future[Outcome]:
+        """Begin an evaluation; what was measured, or failed, under its key already is the outcome at once.
+
+        Raises LimitReachedError as `measure` does.
         """
         key = self.key_of(pruning)
-        known = self._known(key, pruning)
-        return known or self._add(method, params, pruning, key, self.evaluate(pruning), label)
-
-    def _known(self, key: str, pruning: Pruning | None) -> Measured | None:
-        """What the main study holds of a key; OutOfTimeError where it holds nothing and time is up."""
+        future: Future[Outcome] = Future()
         known = self.main.find(key)
-        if known is None and self.out_of_time and pruning is not None:
-            raise OutOfTimeError
-        return known
+        if known is not None:
+            future.set_result(known)
+        elif failure := self.main.failure(key):
+            future.set_exception(failure)
+        elif self.limit_reached and pruning is not None:
+            raise LimitReachedError
+        elif self.begin is not None:
+            return self.begin(pruning, judge)  # type: ignore[return-value]
+        else:
+            try:
+                future.set_result(self.evaluate(pruning))
+            except Exception as error:  # what an evaluation raises belongs to whoever waits for it
+                future.set_exception(error)
+        return future
 
-    def _add(
+    def keep(
         self,
         method: str,
         params: Mapping[str, float | int],
         pruning: Pruning | None,
-        key: str,
-        evaluation: Evaluation,
+        outcome: Outcome,
         label: str | None = None,
     ) -> Measured:
-        label = label or describe(method, params)
+        """Write the trial of an evaluation in the main study; one that was measured already is there."""
+        if isinstance(outcome, Measured):
+            return outcome
+        assert isinstance(outcome, Evaluation)  # nothing is stopped without a judge
+        key = self.key_of(pruning)
         self.before_write()
-        measured = self.main.add(method, label, key, pruning, params, evaluation, self.split)
+        measured = self.main.add(
+            method, label or describe(method, params), key, pruning, params, outcome, self.split
+        )
+        self.told()
         self.on_trial(measured)
         return measured
+
+    def keep_failure(
+        self,
+        method: str,
+        params: Mapping[str, float | int],
+        pruning: Pruning | None,
+        error: EvaluationError,
+        label: str | None = None,
+    ) -> None:
+        """Write a failed trial in the main study, unless it is there already.
+
+        Raises EvaluationError when several in a row have failed.
+        """
+        key = self.key_of(pruning)
+        if self.main.failure(key) is None:
+            self.before_write()
+            self.main.add_failed(method, label or describe(method, params), key, pruning, params, str(error))
+            self.main.check_failures()
 
     def optimise(
         self,
@@ -155,87 +242,27 @@ class Context:
         """Search one value in the sub-study `name/suffix` and return the best trial.
 
         The objective is accuracy less `price` of a trial's parameters, or `value` of them; `stop_when` may
-        end the search early by the last value. Told trials are read, not run. Out of time it returns the best
-        so far, and raises OutOfTimeError only when there is none.
+        end the search early by a finished trial's value. Told trials are read, not run. At a limit it returns
+        the best so far.
+
+        Raises:
+            LimitReachedError: there is none.
+            EvaluationError: there is none, and no limit is to blame.
         """
-        study = open_study(self._storage, f"{self.name}/{suffix}", [direction])
         ask = self._ask(space, [direction], suffix)
-        while True:
-            told, running = _split(study.get_trials(deepcopy=False))
-            ended = len(told) >= space.trials or (told and stop_when(values_of(told[-1])[0]))
-            if self.out_of_time or (ended and running is None):
-                return self._best(told, direction)
-            if running is None:
-                proposal = propose(ask, told, {trial.user_attrs["key"]: values_of(trial) for trial in told})
-                if proposal is None:
-                    return self._best(told, direction)
-                self.before_write()
-                study.add_trial(proposal)
-                continue
-            pruning = space.suggest(FixedTrial(running.params))
-            params, key = {**space.constants, **running.params}, self.key_of(pruning)
-            measured = self._known(key, pruning)
-            if measured is None:
-                judge = self._rival(space, told, running.params, price) if value is None else None
-                evaluation = self._evaluate(pruning, judge)
-                if isinstance(evaluation, Stopped):
-                    self.before_write()
-                    estimate = [evaluation.accuracy - price(running.params)]
-                    stop(self._storage, study, running.number, evaluation, estimate)
-                    continue
-                measured = self._add(method, params, pruning, key, evaluation)
-            found = measured.accuracy - price(running.params) if value is None else value(running.params)
-            self.before_write()
-            study.tell(running.number, found)
+        name = f"{self.name}/{suffix}"
+        search = OneValue(self, method, space, ask, self._storage, name, direction, price, value)
+        told = search.run(lambda told: any(stop_when(trial.values[0]) for trial in told if trial.values))
+        best = best_of(told, direction, self.main)
+        if best is None:
+            if self.limit_reached:
+                raise LimitReachedError
+            raise EvaluationError(f"{method}: no schedule could be evaluated ({self.main.newest_reason})")
+        return Best(trial=best[0], measured=best[1], told=told)
 
     def optimise_front(self, method: str, space: SearchSpace) -> None:
         """Search both values at once, in the main study itself."""
-        ask = self._ask(space, DIRECTIONS, method)
-        while True:
-            told, running = _split(self.main.trials_of(method))
-            if self.out_of_time or (len(told) >= space.trials and running is None):
-                return
-            if running is None:
-                stopped = {trial.user_attrs["key"]: values_of(trial) for trial in told}
-                proposal = propose(ask, told, {**stopped, **self.main.values})
-                if proposal is None:
-                    return
-                pruning = space.suggest(FixedTrial(proposal.params))
-                self.before_write()
-                self.main.begin(proposal, method, describe(method, proposal.params), pruning)
-                continue
-            pruning = space.suggest(FixedTrial(running.params))
-            schedule = (1.0,) * self.num_layers if pruning is None else pruning.schedule
-            ratio = decoder_ratio(self.shape, schedule, self.samples)
-            evaluation = self._evaluate(pruning, self._dominating(space, ratio))
-            self.before_write()
-            if isinstance(evaluation, Stopped):
-                stop(self._storage, self.main.study, running.number, evaluation, [evaluation.accuracy, ratio])
-            else:
-                self.on_trial(self.main.finish(running.number, evaluation, self.split))
-
-    def _evaluate(self, pruning: Pruning | None, judge: Judge | None) -> Evaluation | Stopped:
-        if judge is None or pruning is None or self.evaluate_until is None:
-            return self.evaluate(pruning)
-        return self.evaluate_until(pruning, judge)
-
-    def _rival(
-        self, space: SearchSpace, told: Sequence[FrozenTrial], params: Mapping[str, Any], price: Price
-    ) -> Judge | None:
-        """Compares with the sub-study's best trial so far."""
-        if not space.early_stopping or not any(trial.state == TrialState.COMPLETE for trial in told):
-            return None
-        best = self._best(told, "maximize")
-        scores = self.evaluate(best.measured.pruning).scores
-        return WilcoxonJudge(scores, price(params) - price(best.trial.params))
-
-    def _dominating(self, space: SearchSpace, ratio: float) -> Judge | None:
-        """Compares with the most accurate of what costs no more."""
-        cheaper = [measured for measured in self.main if measured.flops_ratio <= ratio]
-        if not space.early_stopping or not cheaper:
-            return None
-        rival = max(cheaper, key=lambda measured: (measured.accuracy, -measured.number))
-        return Judge(self.evaluate(rival.pruning).scores)
+        Front(self, method, space, self._ask(space, DIRECTIONS, method)).run()
 
     def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:
         return Ask(
@@ -247,28 +274,3 @@ class Context:
             seed=mix(self.seed, suffix),
             enqueue=space.enqueue,
         )
-
-    def _best(self, told: Sequence[FrozenTrial], direction: Direction) -> Best:
-        sign = 1 if direction == "maximize" else -1
-        finished = [trial for trial in told if trial.state == TrialState.COMPLETE]
-        for trial in sorted(finished, key=lambda t: (-sign * t.values[0], t.number)):
-            measured = self.main.find(trial.user_attrs["key"])
-            if measured is not None:
-                return Best(trial=trial, measured=measured, told=told)
-        raise OutOfTimeError
-
-
-def describe(method: str, params: Mapping[str, Any]) -> str:
-    """One line for people: the method and its parameters."""
-    shown = (
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
-    return f"{method}: {', '.join(shown)}" if params else method
-
-
-def _split(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], FrozenTrial | None]:
-    """Split into finished trials and the running one, which a dead process may have left."""
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    ended = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [trial for trial in trials if trial.state in ended], next(iter(running), None)

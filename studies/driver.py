@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pruners.profile import Latency
 from pruners.pruning import Pruning
 from pruners.rankers import RandomRanker, UniformRanker
-from studies.context import Context, Dimensions, OutOfTimeError
+from studies.context import Context, Dimensions, LimitReachedError, Wanted
 from studies.errors import SpecError
 from studies.front import hypervolume, knee, pareto_front
 from studies.measured import Measured
@@ -23,7 +23,7 @@ from studies.searches.base import RANDOM_SEEDS, RatioOf, SearchOptions
 class Comparison:
     """A result's own schedule with the tokens chosen at random, and at even distances."""
 
-    #: one per seed of `RANDOM_SEEDS`
+    #: one per seed of `RANDOM_SEEDS`, less those that could not be evaluated
     random: Sequence[Measured]
     uniform: Measured
 
@@ -62,8 +62,8 @@ class SearchResult:
     result: Measured | None
     #: whether `result` loses at most `max_drop` and costs less than no pruning, and is as fast as asked for
     meets_goal: bool
-    #: whether `limits.hours` ended the study early
-    out_of_time: bool
+    #: whether one of its limits ended the study early
+    limit_reached: bool
     #: what was measured of the front's members, by key; empty without a latency goal
     latencies: Mapping[str, Latency] = field(default_factory=dict)
 
@@ -98,27 +98,32 @@ def run_search(options: SearchOptions, context: Context) -> SearchResult:
     try:
         make_search(options).run(context)
         for label, measured in context.recommended.items():
-            if measured.pruning is not None:
-                chance[label] = compare(context, label, measured.pruning)
-        complete = not context.out_of_time
-    except OutOfTimeError:
+            comparison = measured.pruning and compare(context, label, measured.pruning)
+            if comparison:
+                chance[label] = comparison
+        complete = not context.limit_reached
+    except LimitReachedError:
         complete = False
     return _result(context, baseline, chance, complete)
 
 
-def compare(context: Context, label: str, pruning: Pruning) -> Comparison:
-    """Measure random (every seed of `RANDOM_SEEDS`) and uniform ranking at a pruning's own schedule."""
-    random = [
-        context.measure(
-            "random",
+def compare(context: Context, label: str, pruning: Pruning) -> Comparison | None:
+    """Measure random (every seed of `RANDOM_SEEDS`) and uniform ranking at a pruning's own schedule.
+
+    None where too few of them could be evaluated.
+    """
+    by_chance = [
+        Wanted(
             {"seed": seed},
             Pruning(ranker=RandomRanker(seed=seed), schedule=pruning.schedule),
             f"random, seed {seed}, at {label}",
         )
         for seed in RANDOM_SEEDS
     ]
-    even = Pruning(ranker=UniformRanker(), schedule=pruning.schedule)
-    return Comparison(random=random, uniform=context.measure("uniform", {}, even, f"uniform at {label}"))
+    even = Wanted({}, Pruning(ranker=UniformRanker(), schedule=pruning.schedule), f"uniform at {label}")
+    random = list(context.measure_all("random", by_chance))
+    uniform = list(context.measure_all("uniform", [even]))
+    return Comparison(random=random, uniform=uniform[0]) if len(random) > 1 and uniform else None
 
 
 def estimate_evaluations(options: SearchOptions, size: Dimensions) -> int:
@@ -148,5 +153,5 @@ def _result(
         meets_goal=best is not None
         and best.flops_ratio < 1
         and best.accuracy >= baseline.accuracy - context.max_drop - 1e-12,
-        out_of_time=not complete,
+        limit_reached=not complete,
     )

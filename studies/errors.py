@@ -40,6 +40,10 @@ class ModelError(StudyError):
     """A model that cannot be found, loaded or evaluated."""
 
 
+class EvaluationError(StudyError):
+    """A schedule that cannot be evaluated: it failed again and again. The study goes on without it."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the nearest known name, or the list of them when none is near."""
     names = sorted(known)

@@ -10,12 +10,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
+from studies.errors import EvaluationError
 from studies.measured import Evaluation, Measured, asked_attrs, read_trial, told_attrs
-from studies.stopping import Stopped
 
 Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 METRIC_NAMES = ("accuracy", "flops_ratio")
+#: so many failed trials in a row are no matter of their schedules
+MOST_FAILURES = 3
 
 
 class MainStudy:
@@ -31,8 +33,11 @@ class MainStudy:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(list(METRIC_NAMES))
         self._study_id = storage.get_study_id_from_name(name)
-        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._measured = {m.key: m for m in map(read_trial, done)}
+        trials = self.study.get_trials(deepcopy=False)
+        self._measured = {m.key: m for t in trials if t.state == TrialState.COMPLETE for m in [read_trial(t)]}
+        self._failed: dict[str, str] = {
+            t.user_attrs["key"]: t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL
+        }
 
     def __iter__(self) -> Iterator[Measured]:
         """All that was measured, in order of trial numbers."""
@@ -41,6 +46,21 @@ class MainStudy:
     def find(self, key: str) -> Measured | None:
         """Return what was measured under this key, by whatever method."""
         return self._measured.get(key)
+
+    def failure(self, key: str) -> EvaluationError | None:
+        """Return why the evaluation under this key failed before; None when it did not."""
+        reason = self._failed.get(key)
+        return None if reason is None else EvaluationError(reason)
+
+    @property
+    def newest_reason(self) -> str:
+        """Why the newest failure failed."""
+        return next(reversed(self._failed.values()), "nothing failed")
+
+    @property
+    def tried(self) -> int:
+        """How many schedules were measured, no pruning aside."""
+        return sum(measured.pruning is not None for measured in self._measured.values())
 
     @property
     def values(self) -> dict[str, tuple[float, float]]:
@@ -68,6 +88,33 @@ class MainStudy:
         self.study.add_trial(trial)
         return self._note(self.study.get_trials(deepcopy=False)[-1])
 
+    def add_failed(
+        self,
+        method: str,
+        label: str,
+        key: str,
+        pruning: Pruning | None,
+        params: Mapping[str, float | int],
+        reason: str,
+    ) -> None:
+        """Write one failed trial, with its reason, in one transaction."""
+        trial = optuna.create_trial(
+            state=TrialState.FAIL,
+            params=dict(params),
+            distributions={name: _around(value) for name, value in params.items()},
+            user_attrs={**asked_attrs(method, label, key, pruning), "reason": reason},
+        )
+        self.study.add_trial(trial)
+        self._failed[key] = reason
+
+    def check_failures(self) -> None:
+        """Raise EvaluationError when the newest `MOST_FAILURES` trials failed, one after the other."""
+        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.RUNNING]
+        newest = ended[-MOST_FAILURES:]
+        if len(newest) == MOST_FAILURES and all(trial.state == TrialState.FAIL for trial in newest):
+            reason = newest[-1].user_attrs["reason"]
+            raise EvaluationError(f"{MOST_FAILURES} schedules failed in a row, the last one: {reason}")
+
     def trials_of(self, method: str) -> list[FrozenTrial]:
         """Return the trials that this method asked for in this study itself, in order, running ones too."""
         trials = self.study.get_trials(deepcopy=False)
@@ -86,6 +133,24 @@ class MainStudy:
             self._storage.set_trial_user_attr(trial_id, name, value)
         return self._note(self.study.tell(number, [evaluation.accuracy, evaluation.decoder_ratio]))
 
+    def end(
+        self, number: int, state: TrialState, estimate: Sequence[float], attrs: Mapping[str, Any]
+    ) -> None:
+        """Tell a running trial that it has no values, and why."""
+        end(self._storage, self.study, number, state, estimate, attrs)
+        if state == TrialState.FAIL:
+            trial = self.study.get_trials(deepcopy=False)[number]
+            self._failed[trial.user_attrs["key"]] = trial.user_attrs["reason"]
+
+    @property
+    def hours(self) -> float:
+        """How long the study has been running, all runs of it together, in hours."""
+        return float(self.study.user_attrs.get("hours", 0.0))
+
+    @hours.setter
+    def hours(self, hours: float) -> None:
+        self.study.set_user_attr("hours", hours)
+
     def _note(self, trial: FrozenTrial) -> Measured:
         measured = read_trial(trial)
         self._measured[measured.key] = measured
@@ -103,38 +168,28 @@ def open_study(storage: BaseStorage, name: str, directions: Sequence[Direction])
     )
 
 
-def stop(
-    storage: BaseStorage, study: optuna.Study, number: int, stopped: Stopped, estimate: Sequence[float]
+def end(
+    storage: BaseStorage,
+    study: optuna.Study,
+    number: int,
+    state: TrialState,
+    estimate: Sequence[float],
+    attrs: Mapping[str, Any],
 ) -> None:
-    """Tell a running trial that it was given up, with what its values would have been by what was seen.
+    """Tell a running trial that it has no values, and why; and what samplers shall take them for.
 
     Optuna's samplers learn from finished trials alone: a proposal is made with `values_of` in their place.
     """
     study_id = storage.get_study_id_from_name(study.study_name)
     trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    seen = {"samples": stopped.samples, "seconds": stopped.seconds, "estimate": list(estimate)}
-    for name, value in seen.items():
+    for name, value in {**attrs, "estimate": list(estimate)}.items():
         storage.set_trial_user_attr(trial_id, name, value)
-    study.tell(number, state=TrialState.PRUNED)
-
-
-def stopped_seconds(storage: BaseStorage, name: str) -> float:
-    """Return what the stopped trials of a study and its sub-studies took."""
-    names = [study.study_name for study in storage.get_all_studies()]
-    ids = [
-        storage.get_study_id_from_name(each) for each in names if each == name or each.startswith(f"{name}/")
-    ]
-    trials = [
-        trial
-        for each in ids
-        for trial in storage.get_all_trials(each, deepcopy=False, states=(TrialState.PRUNED,))
-    ]
-    return sum(float(trial.user_attrs.get("seconds", 0)) for trial in trials)
+    study.tell(number, state=state)
 
 
 def values_of(trial: FrozenTrial) -> list[float]:
-    """Return a finished trial's values, or a stopped one's estimate of them."""
-    values: list[float] = trial.user_attrs["estimate"] if trial.state == TrialState.PRUNED else trial.values
+    """Return a finished trial's values, or what stands in for those of a stopped or failed one."""
+    values: list[float] = trial.values if trial.state == TrialState.COMPLETE else trial.user_attrs["estimate"]
     return values
 
 

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, create_model, field_validator, model_validator
 
 from pruners.strict_yaml import Document, dump, parse, read_file
 from pruners.validation import validate
@@ -83,8 +83,18 @@ class GoalSpec(Part):
 class LimitsSpec(Part):
     """When a study ends early, with the best so far."""
 
-    #: hours of evaluation, over all runs of the study; None: no limit
+    #: hours that the study runs, over all its runs; None: no limit
     hours: float | None = Field(default=None, gt=0)
+    #: hours times GPUs that it holds
+    gpu_hours: float | None = Field(default=None, gt=0)
+    #: schedules that it measures, no pruning aside
+    trials: int | None = Field(default=None, ge=1)
+
+    def hours_with(self, workers: "WorkersSpec") -> float | None:
+        """The hours that both limits on time leave for these workers."""
+        gpus = workers.count * workers.gpus_per_worker
+        given = [self.hours, self.gpu_hours / gpus if self.gpu_hours and gpus else None]
+        return min((hours for hours in given if hours is not None), default=None)
 
 
 class WorkersSpec(Part):
@@ -96,6 +106,11 @@ class WorkersSpec(Part):
     batch_size: int = Field(default=16, ge=1)
     #: CPU threads of a worker
     threads: int = Field(default=1, ge=1)
+    #: trials that are under way at once: each is proposed before the results of the others are known, so
+    #: another number is another study. 2 and more keep workers busy while the sampler thinks
+    parallel_trials: int = Field(default=1, ge=1)
+    #: a worker that takes longer over one batch is taken for dead, in seconds
+    batch_timeout: float = Field(default=1800.0, gt=0)
     #: memory of a worker for what trials have in common ("4GiB", or bytes); 0: every trial runs the whole
     #: model; None: its part of half of what is free. It changes no number
     cache_memory: ByteSize | None = Field(default=None, ge=0)
@@ -114,6 +129,12 @@ class StudySpec(Part):
     workers: WorkersSpec = WorkersSpec()
     #: longest generated answer, in tokens
     max_new_tokens: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _gpus_to_limit(self) -> Self:
+        if self.limits.gpu_hours is not None and not self.workers.gpus_per_worker:
+            raise ValueError("limits.gpu_hours: there are no GPUs to count (workers.gpus_per_worker is 0)")
+        return self
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

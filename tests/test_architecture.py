@@ -44,7 +44,7 @@ def test_one_file_imports_ray() -> None:
         for path in (ROOT / package).rglob("*.py")
         if "ray" in imported(path)
     ]
-    assert [str(path) for path in users] == ["searchsvc/executor.py"]
+    assert [str(path) for path in users] == ["searchsvc/cluster.py"]
 
 
 def test_database_package_does_without_torch() -> None:

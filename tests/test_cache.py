@@ -7,53 +7,23 @@ import json
 import sqlite3
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import optuna
 import pytest
 import yaml
+from here_cluster import HereCluster
 
 from db import results
 from db.session import Database
 from db.studies import create_study, delete_study, get_study
-from pruners import Pruning
-from searchsvc import evaluations
+from searchsvc import executor
 from searchsvc.cli.app import run
 from searchsvc.controller import run_study
 from searchsvc.points import measured_in
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import read_subject, stored_spec
-from searchsvc.worker import Job, Worker
 from studies.measured import Measured
-from studies.records import SampleRecord
-
-
-class HereExecutor:
-    """What `RayExecutor` does, in this process."""
-
-    def __init__(self, job: Job, workers: object) -> None:
-        self.job, self.worker = job, Worker(job)
-
-    def __enter__(self) -> "HereExecutor":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def evaluate(
-        self,
-        pruning: Pruning | None,
-        on_failure: object,
-        judge: object = None,
-    ) -> list[SampleRecord]:
-        text = None if pruning is None else pruning.model_dump_json()
-        found: dict[int, SampleRecord] = {}
-        for number, batch in enumerate(self.job.batches):
-            found.update(zip(batch, self.worker.run(number, text), strict=True))
-        return [found[index] for index in sorted(found)]
 
 
 def create(name: str, db: Path, model: Path, manifest: Path) -> None:
@@ -79,7 +49,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_manifes
     """A database with two studies that share their evaluations; the second was created and ran later."""
     db = tmp_path_factory.mktemp("cache") / "studies.db"
     with pytest.MonkeyPatch.context() as patch, Database.open(f"sqlite:///{db}") as database:
-        patch.setattr(evaluations, "RayExecutor", HereExecutor)
+        patch.setattr(executor, "Cluster", HereCluster)
         for name in ("one", "two"):
             create(name, db, tiny_model, tiny_manifest)
             run_study(database, name)
@@ -340,7 +310,7 @@ def test_what_was_pruned_is_evaluated_again_and_the_same(
             assert run(["cache", "prune", "--unused", "--db", str(db)]) == 0
         return found
 
-    monkeypatch.setattr(evaluations, "RayExecutor", HereExecutor)
+    monkeypatch.setattr(executor, "Cluster", HereCluster)
     monkeypatch.setattr(results, "find_evaluation", find_then_prune)
     with Database.open(f"sqlite:///{db}") as database:
         run_study(database, "three")

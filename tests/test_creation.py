@@ -55,6 +55,8 @@ def test_flags_win_over_the_file_and_defaults_are_filled_in(
         "gpus_per_worker": 0.0,
         "batch_size": 4,
         "threads": 1,
+        "parallel_trials": 1,
+        "batch_timeout": 1800.0,
         "cache_memory": None,
     }
 

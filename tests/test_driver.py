@@ -152,14 +152,14 @@ def test_hours_end_a_study_with_the_best_so_far(monkeypatch):
         return run_search(options, context), context.evaluate.calls
 
     short, calls = run(4 / 3600)
-    assert short.out_of_time
+    assert short.limit_reached
     assert calls == 4
     assert list(short.recommended) == ["p-sigmoid@b=0.25"]
     assert short.result.accuracy == max(m.accuracy for m in short.evaluations if m.method == "p-sigmoid")
     again, calls = run(4 / 3600)
     assert (again, calls) == (short, 0)
     longer, calls = run(None)
-    assert not longer.out_of_time
+    assert not longer.limit_reached
     assert longer == run_search(options, make_context())
     assert calls == len(longer.evaluations) - 4
 
@@ -167,7 +167,7 @@ def test_hours_end_a_study_with_the_best_so_far(monkeypatch):
 def test_baseline_is_measured_however_short_the_time():
     context = make_context(hours=1e-12)
     result = run_search(FastVOptions(), context)
-    assert result.out_of_time
+    assert result.limit_reached
     assert result.result is None
     assert [m.method for m in result.evaluations] == ["baseline"]
 

@@ -247,7 +247,7 @@ def ray_workers(coordinator: int) -> list[int]:
     for child in psutil.Process(coordinator).children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it may end while we look
             words = child.cmdline()
-            found += [child.pid] if words and "Worker" in words[0] else []
+            found += [child.pid] if words and "Replica" in words[0] else []
     return found
 
 

@@ -1,5 +1,7 @@
 """Early stopping: where it decides, and what counts as lost."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 import synthetic_study
@@ -118,10 +120,21 @@ class Patient(synthetic_study.SyntheticEvaluator):
         return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=1.0)
 
 
+def at_once(evaluate, until):
+    """What `Context.begin` is, without waiting for anybody."""
+
+    def begin(pruning, judge):
+        future = Future()
+        future.set_result(evaluate(pruning) if judge is None else until(pruning, judge))
+        return future
+
+    return begin
+
+
 def searched(options, early: bool, **changes):
     evaluator = Patient()
     options = options.model_copy(update={"early_stopping": early})
-    given = {"evaluate": evaluator, "evaluate_until": evaluator.until}
+    given = {"evaluate": evaluator, "begin": at_once(evaluator, evaluator.until)}
     return synthetic_study.search(options, **given | changes), evaluator
 
 
@@ -183,7 +196,9 @@ def test_a_study_that_was_interrupted_goes_on_alike() -> None:
             return evaluator.until(pruning, judge)
 
         try:
-            context, _ = searched(options, True, storage=storage, evaluate=evaluator, evaluate_until=until)
+            context, _ = searched(
+                options, True, storage=storage, evaluate=evaluator, begin=at_once(evaluator, until)
+            )
             break
         except KeyboardInterrupt:
             continue
@@ -198,4 +213,4 @@ def test_nothing_is_stopped_unless_asked_for() -> None:
     def never(pruning, judge):
         raise AssertionError("asked to judge")
 
-    synthetic_study.search(ParetoOptions(trials=12), evaluate_until=never)
+    synthetic_study.search(ParetoOptions(trials=12), begin=at_once(synthetic_study.evaluate, never))

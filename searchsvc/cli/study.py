@@ -46,6 +46,10 @@ def create(
     workers: Annotated[int | None, typer.Option(min=1, help="Ray actors.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    parallel_trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials under way at once; part of the search: trials differ with it."),
+    ] = None,
     cache_memory: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +57,7 @@ def create(
         ),
     ] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="Stop then, keep the best so far.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(min=0, help="Hours times GPUs; as --hours.")] = None,
     goal: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,9 +86,11 @@ def create(
         "search.seed": seed,
         "goal.max_drop": max_drop,
         "limits.hours": hours,
+        "limits.gpu_hours": gpu_hours,
         "workers.count": workers,
         "workers.gpus_per_worker": gpus_per_worker,
         "workers.batch_size": batch_size,
+        "workers.parallel_trials": parallel_trials,
         "workers.cache_memory": cache_memory,
     }
     with open_database(db) as database:
@@ -179,9 +186,9 @@ def open_database(url: str | None) -> Any:
 
 
 def _run(database: Any, name: str) -> None:
+    from searchsvc.cluster import disconnect
     from searchsvc.controller import run_study
     from searchsvc.errors import GoalNotMetError
-    from searchsvc.executor import disconnect
     from searchsvc.outcome import summary
     from searchsvc.progress import bars
     from searchsvc.queries import goal

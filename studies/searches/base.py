@@ -108,7 +108,7 @@ class Search(ABC, Generic[O]):
         """Measure prunings; put every result under its label into `context.recommended` as soon as it is
         known.
 
-        May raise `OutOfTimeError` from the context at any point: what was recommended until then stands.
+        May raise `LimitReachedError` from the context at any point: what was recommended until then stands.
         """
 
     @abstractmethod

@@ -1,12 +1,13 @@
 """FastV: one cut before layer K that removes a share R of the visual tokens; a grid over both."""
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from pruners.rankers import AttentionRanker, RandomRanker
 from pruners.schedules import FastV
-from studies.context import Context, Dimensions
+from studies.context import Context, Dimensions, Wanted
 from studies.errors import SpecError
 from studies.searches.base import RankerOption, Rate, RatioOf, Search, SearchOptions, with_rates
 
@@ -38,12 +39,16 @@ class FastVSearch(Search[FastVOptions]):
 
     def run(self, context: Context) -> None:
         tried = []
+        for measured in context.measure_all(self.name, self._grid(context)):
+            tried.append(measured)
+            context.recommended[self.name] = context.choose(tried)
+
+    def _grid(self, context: Context) -> Iterator[Wanted]:
         for k in self._layers(context.size):
             for r in self.options.ratios:
                 ranker = self.options.ranker if k else RandomRanker(seed=self.options.seed)
-                pruning = with_rates(ranker, FastV(k=k, r=r).keep_rates(context.num_layers))
-                tried.append(context.measure(self.name, {"K": k, "R": r}, pruning))
-                context.recommended[self.name] = context.choose(tried)
+                rates = FastV(k=k, r=r).keep_rates(context.num_layers)
+                yield Wanted({"K": k, "R": r}, with_rates(ranker, rates))
 
     def estimate_evaluations(self, size: Dimensions) -> int:
         return len(self._layers(size)) * len(self.options.ratios)

@@ -13,7 +13,7 @@ from pydantic import Field
 from pruners.pruning import Pruning
 from pruners.rankers import AttentionRanker
 from pruners.schedules import PSigmoid
-from studies.context import Context, Dimensions, SearchSpace
+from studies.context import Context, Dimensions, SearchSpace, Wanted
 from studies.searches.base import (
     Budget,
     BudgetKind,
@@ -83,6 +83,6 @@ class PSigmoidSearch(Search[PSigmoidOptions]):
         at = f"{self.options.budget}={budget:g}"
         best = context.optimise(f"k@{at}", self.name, space)
         context.recommended[f"{self.name}@{at}"] = best.measured
-        context.compared[f"fastv@{at}"] = context.measure(
-            self.name, {**space.constants, "k": 0.0}, pruning(0.0)
-        )
+        fastv = Wanted({**space.constants, "k": 0.0}, pruning(0.0))
+        for measured in context.measure_all(self.name, [fastv]):
+            context.compared[f"fastv@{at}"] = measured

@@ -7,7 +7,7 @@ from pydantic import Field
 from pruners.errors import PruningError
 from pruners.rankers import AttentionRanker
 from pruners.schedules import PyramidDrop
-from studies.context import Context, Dimensions
+from studies.context import Context, Dimensions, Wanted
 from studies.errors import SpecError
 from studies.searches.base import RankerOption, Rate, RatioOf, Search, SearchOptions, with_rates
 
@@ -40,10 +40,16 @@ class PyramidDropSearch(Search[PyramidDropOptions]):
             )
 
     def run(self, context: Context) -> None:
+        layers = context.num_layers
+        wanted = (
+            Wanted(
+                {"lambda": share}, with_rates(self.options.ranker, self._schedule(share).keep_rates(layers))
+            )
+            for share in self.options.lambdas
+        )
         tried = []
-        for share in self.options.lambdas:
-            pruning = with_rates(self.options.ranker, self._schedule(share).keep_rates(context.num_layers))
-            tried.append(context.measure(self.name, {"lambda": share}, pruning))
+        for measured in context.measure_all(self.name, wanted):
+            tried.append(measured)
             context.recommended[self.name] = context.choose(tried)
 
     def estimate_evaluations(self, size: Dimensions) -> int:  # noqa: ARG002

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pruners.rankers import RandomRanker
-from studies.context import Context, Dimensions
+from studies.context import Context, Dimensions, Wanted
 from studies.searches.base import (
     RANDOM_SEEDS,
     Budget,
@@ -42,14 +42,16 @@ class RandomSearch(Search[RandomOptions]):
 
     def run(self, context: Context) -> None:
         first = context.first_prunable
+        seed, layers = RANDOM_SEEDS[0], context.num_layers
+        wanted = {}
         for budget in self.options.budgets:
             rate = height(context, self.options.budget, budget, 0.0, first)
-            pruning = with_rates(
-                RandomRanker(seed=RANDOM_SEEDS[0]), full_until(first, rate, context.num_layers)
-            )
-            at = f"{self.options.budget}={budget:g}"
-            measured = context.measure(self.name, {"rate": rate, "seed": RANDOM_SEEDS[0]}, pruning)
-            context.recommended[f"{self.name}@{at}"] = measured
+            pruning = with_rates(RandomRanker(seed=seed), full_until(first, rate, layers))
+            wanted[f"{self.options.budget}={budget:g}"] = Wanted({"rate": rate, "seed": seed}, pruning)
+        for measured in context.measure_all(self.name, wanted.values()):
+            for at, each in wanted.items():
+                if context.key_of(each.pruning) == measured.key:
+                    context.recommended[f"{self.name}@{at}"] = measured
 
     def estimate_evaluations(self, size: Dimensions) -> int:  # noqa: ARG002
         return len(self.options.budgets)

@@ -13,7 +13,7 @@ from pydantic import Field
 from pruners.pruning import Pruning
 from pruners.rankers import AttentionRanker
 from pruners.schedules import VTW
-from studies.context import Context, Dimensions, OutOfTimeError, SearchSpace
+from studies.context import Context, Dimensions, LimitReachedError, SearchSpace
 from studies.errors import StudyError
 from studies.searches.base import Search, SearchOptions, with_rates
 
@@ -65,12 +65,11 @@ class VTWSearch(Search[VTWOptions]):
             direction="minimize",
             stop_when=lambda kl: kl <= self.options.eta,
         )
-        last = best.told[-1]
-        met = last.values[0] <= self.options.eta
-        if not met and len(best.told) < len(layers):
-            raise OutOfTimeError
-        found = pruning(last.params["K"]) if met else None
-        context.recommended[self.name] = context.measure(self.name, last.params, found)
+        met = next((t for t in best.told if t.values and t.values[0] <= self.options.eta), None)
+        if met is None and len(best.told) < len(layers):
+            raise LimitReachedError
+        found = None if met is None else pruning(met.params["K"])
+        context.recommended[self.name] = context.measure(self.name, {}, found)
 
     def estimate_evaluations(self, size: Dimensions) -> int:
         return len(self._layers(size))
