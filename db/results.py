@@ -33,7 +33,12 @@ def find_evaluation(database: Database, key: str) -> Evaluation | None:
 
 
 def save_evaluation(
-    database: Database, new: NewEvaluation, *, lease: Lease | None = None, trial: int | None = None
+    database: Database,
+    new: NewEvaluation,
+    *,
+    lease: Lease | None = None,
+    trial: int | None = None,
+    attempt: NewAttempt | None = None,
 ) -> Evaluation:
     """Store an evaluation and return it; one that has its key already is returned instead, unchanged.
 
@@ -42,6 +47,7 @@ def save_evaluation(
         new: what was measured.
         lease: the study that it was measured for, if any.
         trial: its trial's number in that study, if it has one yet.
+        attempt: the study's try that came to it, stored with it.
 
     Raises:
         LeaseLost: the lease has been taken over; nothing is stored.
@@ -52,6 +58,8 @@ def save_evaluation(
         row = rows.insert_or_get(session, _evaluation_row(session, new), EvaluationRow.key)
         if study is not None:
             _link(session, study, row, trial, cached=False)
+            if attempt is not None:
+                session.add(AttemptRow(study_id=study.id, **vars(attempt)))
         return rows.to_evaluation(row)
 
 

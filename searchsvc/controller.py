@@ -89,7 +89,7 @@ def _search(
             trials=spec.limits.trials,
             started=started,
             on_trial=tell,
-            before_write=lambda: queue.check_lease(database, lease),
+            before_write=_LeaseCheck(database, lease),
         )
         result = run_search(spec.search, context)
         if spec.goal.max_latency_ratio is None:
@@ -117,6 +117,19 @@ def _keep_front(database: Database, lease: Lease, result: SearchResult) -> None:
         reference=REFERENCE,
     )
     results.save_front(database, lease, front)
+
+
+class _LeaseCheck:
+    """Raises LeaseLost where the lease is not ours any more; looks once a second, for it lasts far longer."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database, self._lease, self._looked = database, lease, 0.0
+
+    def __call__(self) -> None:
+        # by the clock on the wall, which goes on while a process or its machine is stopped
+        if not 0 <= time.time() - self._looked < 1:
+            queue.check_lease(self._database, self._lease)
+            self._looked = time.time()
 
 
 @contextmanager

@@ -46,6 +46,7 @@ class Evaluations:
         self._remember = remember
         self._executor: Executor | None = None
         self._baseline: Evaluation | None = None
+        self._keys: dict[Pruning | None, str] = {}
         self._samples = subject.samples(split)
         self._metric = make_metric(self._samples.metric)
 
@@ -93,7 +94,7 @@ class Evaluations:
             "run",
             None if pruning is None else pruning.model_dump_json(),
             finish=partial(self._finished, pruning, key, started, judge),
-            on_failure=partial(self._note_attempt, key, started),
+            on_failure=partial(self._note_failure, key, started),
             judge=None if judge is None else lambda found: judge(self._scores(found)),
         )
 
@@ -130,7 +131,7 @@ class Evaluations:
         Raises:
             ServiceError: it has killed its worker again and again.
         """
-        note = partial(self._note_attempt, self.key_of(pruning), datetime.now(UTC))
+        note = partial(self._note_failure, self.key_of(pruning), datetime.now(UTC))
         timed: dict[str, Any] = self._workers().alone(
             "side_by_side", pruning.model_dump_json(), rounds, on_failure=note
         )
@@ -138,7 +139,10 @@ class Evaluations:
 
     def key_of(self, pruning: Pruning | None) -> str:
         """Return the key under which the evaluation is remembered; equal token counts have equal keys."""
-        return self._key(pruning, [record.visual_tokens for record in self.baseline.records])
+        if pruning not in self._keys:
+            visual_tokens = [record.visual_tokens for record in self.baseline.records]
+            self._keys[pruning] = self._key(pruning, visual_tokens)
+        return self._keys[pruning]
 
     def _key(self, pruning: Pruning | None, visual_tokens: Sequence[int]) -> str:
         return key_of_content(self._subject.key_content(self._split, pruning, visual_tokens))
@@ -151,8 +155,8 @@ class Evaluations:
         evaluation = self._evaluation(pruning, records, seconds=seconds, cached=False)
         if self._remember:
             new = self._new(key, pruning, evaluation)
-            results.save_evaluation(self._database, new, lease=self._lease)
-            self._note_attempt(key, started, new.worker, None)
+            attempt = _attempt(key, started, new.worker, None)
+            results.save_evaluation(self._database, new, lease=self._lease, attempt=attempt)
         return evaluation
 
     def _judged(self, evaluation: Evaluation, judge: Judge) -> Evaluation | Stopped:
@@ -174,12 +178,9 @@ class Evaluations:
                 return None
         return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
 
-    def _note_attempt(self, key: str, started: datetime, worker: str, error: str | None) -> None:
+    def _note_failure(self, key: str, started: datetime, worker: str, error: str) -> None:
         if self._lease is not None:
-            attempt = values.NewAttempt(
-                key=key, worker=worker, started_at=started, ended_at=datetime.now(UTC), error=error
-            )
-            results.record_attempt(self._database, self._lease, attempt)
+            results.record_attempt(self._database, self._lease, _attempt(key, started, worker, error))
 
     def _evaluation(
         self, pruning: Pruning | None, records: Sequence[SampleRecord], *, seconds: float, cached: bool
@@ -245,6 +246,12 @@ class Evaluations:
             seconds=evaluation.seconds,
             worker=f"{self._subject.spec.workers.count} workers on {platform.node()}",
         )
+
+
+def _attempt(key: str, started: datetime, worker: str, error: str | None) -> values.NewAttempt:
+    return values.NewAttempt(
+        key=key, worker=worker, started_at=started, ended_at=datetime.now(UTC), error=error
+    )
 
 
 def _done(outcome: Evaluation | Stopped) -> Future[Evaluation | Stopped]:

@@ -1,11 +1,17 @@
 """Optuna's own storage, in the database that holds our tables."""
 
 import optuna
+from sqlalchemy import event
 
+from db.engine import quick_commits
 from db.session import Database
 
 
 def optuna_storage(database: Database) -> optuna.storages.RDBStorage:
     """Return Optuna's storage on `database`; its tables are created when missing."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.storages.RDBStorage(database.optuna_url, engine_kwargs=database.optuna_engine_options)
+    storage = optuna.storages.RDBStorage(database.optuna_url, engine_kwargs=database.optuna_engine_options)
+    if storage.engine.dialect.name == "sqlite":
+        event.listen(storage.engine, "connect", quick_commits)
+        storage.engine.dispose()  # connections that are open already
+    return storage

@@ -6,9 +6,11 @@ the same proposal on any day, and a process that dies leaves either no trial or 
 complete.
 """
 
+import copy
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,8 +18,8 @@ import optuna
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
-from studies.main_study import values_of
 from studies.samplers import make_sampler
+from studies.trial_log import values_of
 
 #: From a trial's parameters to the pruning that they stand for.
 Suggest = Callable[[BaseTrial], Pruning | None]
@@ -63,17 +65,17 @@ def propose(
     without a trial, and asked again.
     """
     known = {**known, **{trial.user_attrs["key"]: lie for trial, lie in pending}}
-    told = [*told, *(_copy(trial, TrialState.COMPLETE, lie) for trial, lie in pending)]
+    copies = [_told(trial, values_of(trial)) for trial in told] + [_told(*each) for each in pending]
     for params in ask.enqueue:
         if ask.key_of(ask.suggest(FixedTrial(dict(params)))) not in known:
-            return _draw(ask, told, "random", 0, params)
+            return _draw(ask, copies, "random", 0, params)
     for attempt in range(OWN_ATTEMPTS + UNIFORM_ATTEMPTS):
         sampler = ask.sampler if attempt < OWN_ATTEMPTS else "random"
-        drawn = _draw(ask, told, sampler, attempt)
+        drawn = _draw(ask, copies, sampler, attempt)
         values = known.get(drawn.user_attrs["key"])
         if values is None:
             return drawn
-        told.append(_copy(drawn, TrialState.COMPLETE, values))
+        copies.append(_told(drawn, values))
     return None
 
 
@@ -86,23 +88,47 @@ def _draw(
     ask: Ask, told: Sequence[FrozenTrial], sampler: str, attempt: int, params: Mapping[str, Any] | None = None
 ) -> FrozenTrial:
     made = make_sampler(sampler, ask.seed + attempt, len(told), ask.initial, len(ask.directions) > 1)
-    copy = optuna.create_study(directions=list(ask.directions), sampler=made)
-    copy.add_trials([_copy(trial, TrialState.COMPLETE, values_of(trial)) for trial in told])
+    study = optuna.create_study(directions=list(ask.directions), sampler=made)
+    study.add_trials(told)
     if params is not None:
-        copy.enqueue_trial(dict(params))
-    trial = copy.ask()
+        study.enqueue_trial(dict(params))
+    trial = study.ask()
     key = ask.key_of(ask.suggest(trial))
-    frozen = copy.get_trials(deepcopy=False)[trial.number]
-    return _copy(frozen, TrialState.RUNNING, None, key=key)
-
-
-def _copy(trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, **attrs: str) -> FrozenTrial:
-    """Copy the trial; what a sampler noted on it (NSGA-II's generation) goes along."""
+    frozen = study.get_trials(deepcopy=False)[trial.number]
     return optuna.create_trial(
-        state=state,
-        values=values,
+        state=TrialState.RUNNING,
+        params=frozen.params,
+        distributions=frozen.distributions,
+        user_attrs={"key": key},
+        system_attrs=_notes(frozen),
+    )
+
+
+class _Told(FrozenTrial):
+    """A finished trial for samplers to learn from. Nobody changes it: copies share all that it holds."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Told":
+        return copy.copy(self)
+
+
+def _told(trial: FrozenTrial, values: Sequence[float]) -> _Told:
+    now = datetime.now()
+    return _Told(
+        number=-1,
+        trial_id=-1,
+        state=TrialState.COMPLETE,
+        value=None,
+        values=list(values),
+        datetime_start=now,
+        datetime_complete=now,
         params=trial.params,
         distributions=trial.distributions,
-        user_attrs={**trial.user_attrs, **attrs},
-        system_attrs={name: note for name, note in trial.system_attrs.items() if name != "fixed_params"},
+        user_attrs={},
+        system_attrs=_notes(trial),
+        intermediate_values={},
     )
+
+
+def _notes(trial: FrozenTrial) -> dict[str, Any]:
+    """What a sampler noted on a trial, such as NSGA-II's generation."""
+    return {name: note for name, note in trial.system_attrs.items() if name != "fixed_params"}

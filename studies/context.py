@@ -19,11 +19,12 @@ from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, mix
 from studies.errors import EvaluationError
-from studies.main_study import DIRECTIONS, Direction, MainStudy
+from studies.main_study import DIRECTIONS, MainStudy
 from studies.measured import Evaluation, Measured, cheapest_within
 from studies.optimisation import Front, OneValue, Outcome, Price, best_of, describe
 from studies.search_space import Best, Dimensions, SearchSpace
 from studies.stopping import Judge, Stopped
+from studies.trial_log import Direction
 
 __all__ = ["Best", "Context", "Dimensions", "LimitReachedError", "SearchSpace"]
 

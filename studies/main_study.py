@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
 from studies.errors import EvaluationError
-from studies.measured import Evaluation, Measured, asked_attrs, read_trial, told_attrs
+from studies.measured import Evaluation, Measured, asked_attrs, cost_attrs, read_trial, told_attrs
+from studies.trial_log import Direction, TrialLog
 
-Direction = Literal["maximize", "minimize"]
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 METRIC_NAMES = ("accuracy", "flops_ratio")
 #: so many failed trials in a row are no matter of their schedules
@@ -27,17 +27,15 @@ class MainStudy:
     """
 
     def __init__(self, storage: BaseStorage, name: str) -> None:
-        self._storage = storage
-        self.study = open_study(storage, name, DIRECTIONS)
+        self._log = TrialLog(storage, name, DIRECTIONS)
+        self.study = self._log.study
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(list(METRIC_NAMES))
-        self._study_id = storage.get_study_id_from_name(name)
-        trials = self.study.get_trials(deepcopy=False)
-        self._measured = {m.key: m for t in trials if t.state == TrialState.COMPLETE for m in [read_trial(t)]}
-        self._failed: dict[str, str] = {
-            t.user_attrs["key"]: t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL
-        }
+        self._measured: dict[str, Measured] = {}
+        self._failed: dict[str, str] = {}
+        for trial in self._log.trials:
+            self._note(trial)
 
     def __iter__(self) -> Iterator[Measured]:
         """All that was measured, in order of trial numbers."""
@@ -78,15 +76,10 @@ class MainStudy:
         split: str,
     ) -> Measured:
         """Write one finished trial in one transaction."""
-        attrs = asked_attrs(method, label, key, pruning) | told_attrs(evaluation, split)
-        trial = optuna.create_trial(
-            values=[evaluation.accuracy, evaluation.decoder_ratio],
-            params=dict(params),
-            distributions={name: _around(value) for name, value in params.items()},
-            user_attrs=attrs,
-        )
-        self.study.add_trial(trial)
-        return self._note(self.study.get_trials(deepcopy=False)[-1])
+        attrs = cost_attrs(evaluation, len(evaluation.scores), split) | told_attrs(evaluation)
+        values = [evaluation.accuracy, evaluation.decoder_ratio]
+        self._add(method, label, key, pruning, params, attrs, TrialState.COMPLETE, values)
+        return self._measured[key]
 
     def add_failed(
         self,
@@ -98,49 +91,55 @@ class MainStudy:
         reason: str,
     ) -> None:
         """Write one failed trial, with its reason, in one transaction."""
+        self._add(method, label, key, pruning, params, {"reason": reason}, TrialState.FAIL, None)
+
+    def _add(
+        self,
+        method: str,
+        label: str,
+        key: str,
+        pruning: Pruning | None,
+        params: Mapping[str, float | int],
+        attrs: Mapping[str, Any],
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         trial = optuna.create_trial(
-            state=TrialState.FAIL,
+            state=state,
+            values=values,
             params=dict(params),
             distributions={name: _around(value) for name, value in params.items()},
-            user_attrs={**asked_attrs(method, label, key, pruning), "reason": reason},
+            user_attrs={**asked_attrs(method, label, key, pruning), **attrs},
         )
-        self.study.add_trial(trial)
-        self._failed[key] = reason
+        self._note(self._log.add(trial))
 
     def check_failures(self) -> None:
         """Raise EvaluationError when the newest `MOST_FAILURES` trials failed, one after the other."""
-        ended = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.RUNNING]
-        newest = ended[-MOST_FAILURES:]
+        newest = [t for t in self._log.trials if t.state != TrialState.RUNNING][-MOST_FAILURES:]
         if len(newest) == MOST_FAILURES and all(trial.state == TrialState.FAIL for trial in newest):
             reason = newest[-1].user_attrs["reason"]
             raise EvaluationError(f"{MOST_FAILURES} schedules failed in a row, the last one: {reason}")
 
     def trials_of(self, method: str) -> list[FrozenTrial]:
         """Return the trials that this method asked for in this study itself, in order, running ones too."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.user_attrs.get("method") == method]
+        return [trial for trial in self._log.trials if trial.user_attrs.get("method") == method]
 
-    def begin(self, trial: FrozenTrial, method: str, label: str, pruning: Pruning | None) -> None:
-        """Write a proposal as a running trial, with all it is known by."""
-        for name, value in asked_attrs(method, label, trial.user_attrs["key"], pruning).items():
+    def begin(self, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
+        """Write a proposal as a running trial, with all that is known of it."""
+        for name, value in attrs.items():
             trial.set_user_attr(name, value)
-        self.study.add_trial(trial)
+        self._log.add(trial)
 
-    def finish(self, number: int, evaluation: Evaluation, split: str) -> Measured:
+    def finish(self, number: int, evaluation: Evaluation) -> Measured:
         """Tell a running trial its values."""
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        for name, value in told_attrs(evaluation, split).items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
-        return self._note(self.study.tell(number, [evaluation.accuracy, evaluation.decoder_ratio]))
+        values = [evaluation.accuracy, evaluation.decoder_ratio]
+        ended = self._log.end(number, TrialState.COMPLETE, values, told_attrs(evaluation))
+        self._note(ended)
+        return self._measured[ended.user_attrs["key"]]
 
-    def end(
-        self, number: int, state: TrialState, estimate: Sequence[float], attrs: Mapping[str, Any]
-    ) -> None:
+    def end(self, number: int, state: TrialState, attrs: Mapping[str, Any]) -> None:
         """Tell a running trial that it has no values, and why."""
-        end(self._storage, self.study, number, state, estimate, attrs)
-        if state == TrialState.FAIL:
-            trial = self.study.get_trials(deepcopy=False)[number]
-            self._failed[trial.user_attrs["key"]] = trial.user_attrs["reason"]
+        self._note(self._log.end(number, state, None, attrs))
 
     @property
     def hours(self) -> float:
@@ -151,46 +150,12 @@ class MainStudy:
     def hours(self, hours: float) -> None:
         self.study.set_user_attr("hours", hours)
 
-    def _note(self, trial: FrozenTrial) -> Measured:
-        measured = read_trial(trial)
-        self._measured[measured.key] = measured
-        return measured
-
-
-def open_study(storage: BaseStorage, name: str, directions: Sequence[Direction]) -> optuna.Study:
-    """Open or create a study. Its sampler is never asked: `studies.asking` proposes."""
-    return optuna.create_study(
-        study_name=name,
-        storage=storage,
-        directions=list(directions),
-        sampler=optuna.samplers.RandomSampler(),
-        load_if_exists=True,
-    )
-
-
-def end(
-    storage: BaseStorage,
-    study: optuna.Study,
-    number: int,
-    state: TrialState,
-    estimate: Sequence[float],
-    attrs: Mapping[str, Any],
-) -> None:
-    """Tell a running trial that it has no values, and why; and what samplers shall take them for.
-
-    Optuna's samplers learn from finished trials alone: a proposal is made with `values_of` in their place.
-    """
-    study_id = storage.get_study_id_from_name(study.study_name)
-    trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-    for name, value in {**attrs, "estimate": list(estimate)}.items():
-        storage.set_trial_user_attr(trial_id, name, value)
-    study.tell(number, state=state)
-
-
-def values_of(trial: FrozenTrial) -> list[float]:
-    """Return a finished trial's values, or what stands in for those of a stopped or failed one."""
-    values: list[float] = trial.values if trial.state == TrialState.COMPLETE else trial.user_attrs["estimate"]
-    return values
+    def _note(self, trial: FrozenTrial) -> None:
+        if trial.state == TrialState.COMPLETE:
+            measured = read_trial(trial)
+            self._measured[measured.key] = measured
+        elif trial.state == TrialState.FAIL:
+            self._failed[trial.user_attrs["key"]] = trial.user_attrs["reason"]
 
 
 def _around(value: Any) -> BaseDistribution:

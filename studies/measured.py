@@ -1,5 +1,6 @@
 """What one evaluation gives, and what of it an Optuna trial keeps."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,9 @@ from studies.records import SampleRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One pruning (or none) on one split: per-sample results in the split's order, and what it costs."""
+class Costs:
+    """What a pruning costs on samples of known lengths; nothing need be evaluated for it."""
 
-    #: what the metric makes of all scores, in [0, 1]
-    accuracy: float
-    #: one score per sample, in [0, 1]
-    scores: Sequence[float]
-    #: per sample, KL(unpruned || pruned) of the answer in nats; None where nobody computed it
-    kl: Sequence[float] | None
     #: exact decoder-layer FLOPs over those of no pruning: the FLOPs ratio of studies and fronts
     decoder_ratio: float
     #: bytes of the KV cache after prefill over those of no pruning
@@ -30,6 +25,29 @@ class Evaluation:
     vision_token_ratio: float
     #: visual tokens per decoder layer, mean over samples
     tokens_per_layer: Sequence[float]
+
+
+def costs_of(pruning: Pruning | None, shape: ModelShape, samples: Sequence[tuple[int, int]]) -> Costs:
+    """Return the exact costs on samples of (visual tokens, text tokens)."""
+    schedule = (1.0,) * shape.num_layers if pruning is None else pruning.schedule
+    return Costs(
+        decoder_ratio=decoder_ratio(shape, schedule, samples),
+        kv_ratio=kv_ratio(shape, schedule, samples),
+        vision_token_ratio=vision_token_ratio(shape, schedule, samples),
+        tokens_per_layer=_mean_tokens(pruning, samples, shape.num_layers),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Costs):
+    """One pruning (or none) on one split: per-sample results in the split's order, and what it costs."""
+
+    #: what the metric makes of all scores, in [0, 1]
+    accuracy: float
+    #: one score per sample, in [0, 1]
+    scores: Sequence[float]
+    #: per sample, KL(unpruned || pruned) of the answer in nats; None where nobody computed it
+    kl: Sequence[float] | None
     #: the evaluator's per-sample records, if they are at hand
     records: Sequence[SampleRecord] = ()
     #: whether it was remembered, not computed
@@ -48,17 +66,13 @@ def evaluation_of(
     seconds: float,
 ) -> Evaluation:
     """Return the evaluation that per-sample records make, with its exact costs."""
-    samples = [(record.visual_tokens, record.text_tokens) for record in records]
-    schedule = (1.0,) * shape.num_layers if pruning is None else pruning.schedule
     scores = tuple(record.score for record in records)
+    costs = costs_of(pruning, shape, [(record.visual_tokens, record.text_tokens) for record in records])
     return Evaluation(
+        **vars(costs),
         accuracy=metric.aggregate(scores),
         scores=scores,
         kl=tuple(record.kl for record in records),
-        decoder_ratio=decoder_ratio(shape, schedule, samples),
-        kv_ratio=kv_ratio(shape, schedule, samples),
-        vision_token_ratio=vision_token_ratio(shape, schedule, samples),
-        tokens_per_layer=_mean_tokens(pruning, samples, shape.num_layers),
         records=tuple(records),
         cached=cached,
         seconds=seconds,
@@ -69,11 +83,14 @@ def _mean_tokens(
     pruning: Pruning | None, samples: Sequence[tuple[int, int]], layers: int
 ) -> tuple[float, ...]:
     """Mean number of visual tokens that enter each decoder layer."""
-    visual = [count for count, _ in samples]
+    times = Counter(visual for visual, _ in samples)
     if pruning is None:
-        return (sum(visual) / len(visual),) * layers
-    counts = [pruning.schedule.counts(n) for n in visual]
-    return tuple(sum(layer) / len(visual) for layer in zip(*counts, strict=True))
+        return (sum(visual for visual, _ in samples) / len(samples),) * layers
+    counts = {visual: pruning.schedule.counts(visual) for visual in times}
+    return tuple(
+        sum(counts[visual][layer] * often for visual, often in times.items()) / len(samples)
+        for layer in range(layers)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,33 +139,38 @@ def cheapest_within(tried: Sequence[Measured], baseline: float, max_drop: float)
 
 
 def asked_attrs(method: str, label: str, key: str, pruning: Pruning | None) -> dict[str, Any]:
-    """User attributes that are known before the evaluation."""
+    """User attributes that say what a trial is. Few: Optuna writes each with statements of its own."""
     return {
         "method": method,
         "label": label,
         "key": key,
-        "keep_rates": list(pruning.schedule.keep_rates) if pruning else None,
-        "ranker": pruning.ranker.spec() if pruning else None,
         "pruning": pruning.model_dump_json() if pruning else None,
     }
 
 
-def told_attrs(evaluation: Evaluation, split: str) -> dict[str, Any]:
-    """User attributes that the evaluation adds."""
+def cost_attrs(costs: Costs, samples: int, split: str) -> dict[str, Any]:
+    """The user attribute that the samples' lengths add."""
     return {
-        "tokens_per_layer": [float(count) for count in evaluation.tokens_per_layer],
-        "kv_ratio": evaluation.kv_ratio,
-        "vision_token_ratio": evaluation.vision_token_ratio,
-        "split": split,
-        "samples": len(evaluation.scores),
-        "cached": evaluation.cached,
-        "seconds": evaluation.seconds,
+        "costs": {
+            "tokens_per_layer": [float(count) for count in costs.tokens_per_layer],
+            "kv_ratio": costs.kv_ratio,
+            "vision_token_ratio": costs.vision_token_ratio,
+            "split": split,
+            "samples": samples,
+        }
     }
+
+
+def told_attrs(evaluation: Evaluation) -> dict[str, Any]:
+    """The user attribute that the evaluation adds."""
+    return {"evaluation": {"cached": evaluation.cached, "seconds": evaluation.seconds}}
 
 
 def read_trial(trial: FrozenTrial) -> Measured:
     """Return a finished trial of the main study as a value."""
     attrs = trial.user_attrs
+    # what earlier versions wrote has everything side by side
+    attrs = {**attrs, **attrs.get("costs", {}), **attrs.get("evaluation", {})}
     accuracy, flops_ratio = trial.values
     return Measured(
         number=trial.number,

@@ -20,10 +20,11 @@ from pruners.costs import decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, Pending, propose
 from studies.errors import EvaluationError
-from studies.main_study import Direction, MainStudy, end, open_study, values_of
-from studies.measured import Evaluation, Measured
+from studies.main_study import MainStudy
+from studies.measured import Evaluation, Measured, asked_attrs, cost_attrs, costs_of
 from studies.search_space import SearchSpace
 from studies.stopping import Judge, Stopped, WilcoxonJudge
+from studies.trial_log import Direction, TrialLog, values_of
 
 if TYPE_CHECKING:
     from studies.context import Context
@@ -132,11 +133,11 @@ class OneValue(Optimisation):
         value: Callable[[Mapping[str, Any]], float] | None,
     ) -> None:
         super().__init__(context, method, space, ask)
-        self._storage, self._study = storage, open_study(storage, name, [direction])
+        self._log = TrialLog(storage, name, [direction])
         self._direction, self._price, self._value = direction, price, value
 
     def trials(self) -> Sequence[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return self._log.trials
 
     def known(self, told: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
         return {trial.user_attrs["key"]: values_of(trial) for trial in told}
@@ -145,7 +146,7 @@ class OneValue(Optimisation):
         return means or [0.0]
 
     def add(self, proposal: FrozenTrial) -> None:
-        self._study.add_trial(proposal)
+        self._log.add(proposal)
 
     def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
         pruning = self.space.suggest(FixedTrial(trial.params))
@@ -156,9 +157,8 @@ class OneValue(Optimisation):
         pruning = self.space.suggest(FixedTrial(trial.params))
         if isinstance(outcome, Stopped):
             self.context.before_write()
-            seen = {"samples": outcome.samples, "seconds": outcome.seconds}
             estimate = [outcome.accuracy - self._price(trial.params)]
-            end(self._storage, self._study, trial.number, TrialState.PRUNED, estimate, seen)
+            self._log.end(trial.number, TrialState.PRUNED, None, stopped_attrs(outcome, estimate))
             self.context.told()
             return
         params = {**self.space.constants, **trial.params}
@@ -166,14 +166,15 @@ class OneValue(Optimisation):
         found = measured.accuracy - self._price(trial.params)
         found = found if self._value is None else self._value(trial.params)
         self.context.before_write()
-        self._study.tell(trial.number, found)
+        self._log.end(trial.number, TrialState.COMPLETE, [found])
 
     def fail(self, trial: FrozenTrial, error: EvaluationError, told: Sequence[FrozenTrial]) -> None:
         worst = max if self._direction == "minimize" else min
         estimate = [worst((values_of(other)[0] for other in told), default=0.0)]
         pruning = self.space.suggest(FixedTrial(trial.params))
         self.context.before_write()
-        end(self._storage, self._study, trial.number, TrialState.FAIL, estimate, {"reason": str(error)})
+        attrs = {"reason": str(error), "estimate": estimate}
+        self._log.end(trial.number, TrialState.FAIL, None, attrs)
         self.context.keep_failure(self.method, {**self.space.constants, **trial.params}, pruning, error)
 
     def _rival(self, told: Sequence[FrozenTrial], params: Mapping[str, Any]) -> Judge | None:
@@ -201,8 +202,11 @@ class Front(Optimisation):
         return [means[0] if means else 0.0, self._ratio(trial)]
 
     def add(self, proposal: FrozenTrial) -> None:
-        label = describe(self.method, proposal.params)
-        self.context.main.begin(proposal, self.method, label, self._pruning(proposal))
+        context, pruning = self.context, self._pruning(proposal)
+        label, key = describe(self.method, proposal.params), proposal.user_attrs["key"]
+        costs = costs_of(pruning, context.shape, context.samples)
+        attrs = cost_attrs(costs, len(context.samples), context.split)
+        context.main.begin(proposal, asked_attrs(self.method, label, key, pruning) | attrs)
 
     def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
         return self.context.begin_measuring(self._pruning(trial), self._dominating(trial, told))
@@ -211,17 +215,17 @@ class Front(Optimisation):
         self.context.before_write()
         main = self.context.main
         if isinstance(outcome, Stopped):
-            seen = {"samples": outcome.samples, "seconds": outcome.seconds}
-            main.end(trial.number, TrialState.PRUNED, [outcome.accuracy, self._ratio(trial)], seen)
+            estimate = [outcome.accuracy, self._ratio(trial)]
+            main.end(trial.number, TrialState.PRUNED, stopped_attrs(outcome, estimate))
         else:
             assert isinstance(outcome, Evaluation)  # what is known is never proposed
-            self.context.on_trial(main.finish(trial.number, outcome, self.context.split))
+            self.context.on_trial(main.finish(trial.number, outcome))
         self.context.told()
 
     def fail(self, trial: FrozenTrial, error: EvaluationError, told: Sequence[FrozenTrial]) -> None:  # noqa: ARG002
         self.context.before_write()
-        estimate = [0.0, self._ratio(trial)]
-        self.context.main.end(trial.number, TrialState.FAIL, estimate, {"reason": str(error)})
+        attrs = {"reason": str(error), "estimate": [0.0, self._ratio(trial)]}
+        self.context.main.end(trial.number, TrialState.FAIL, attrs)
         self.context.main.check_failures()
 
     def _pruning(self, trial: FrozenTrial) -> Pruning | None:
@@ -260,6 +264,11 @@ def best_of(
         if measured is not None:
             return trial, measured
     return None
+
+
+def stopped_attrs(stopped: Stopped, estimate: Sequence[float]) -> dict[str, Any]:
+    """User attributes of a trial that was given up."""
+    return {"samples": stopped.samples, "seconds": stopped.seconds, "estimate": list(estimate)}
 
 
 def describe(method: str, params: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from dying_study import DIED, DiskEvaluator, open_storage, run_until
 from synthetic_study import LAYERS, SAMPLES, SyntheticEvaluator, evaluate, key_of, make_context
 
+from pruners.pruning import Pruning
 from pruners.rankers import AttentionRanker, RandomRanker
 from studies import context as context_module
 from studies.context import SearchSpace
@@ -58,7 +59,7 @@ def test_every_evaluation_is_one_trial_and_the_estimate_holds(method):
     for trial in trials:
         expected = evaluator.memory[trial.user_attrs["key"]]
         assert trial.values == [expected.accuracy, expected.decoder_ratio]
-        assert trial.user_attrs["tokens_per_layer"] == list(expected.tokens_per_layer)
+        assert trial.user_attrs["costs"]["tokens_per_layer"] == list(expected.tokens_per_layer)
 
 
 @pytest.mark.parametrize("method", sorted(SEARCHES))
@@ -79,9 +80,11 @@ def test_trials_say_what_they_are():
     baseline, fastv, *chance = study.trials
     assert (baseline.user_attrs["method"], baseline.params, baseline.values[1]) == ("baseline", {}, 1.0)
     assert fastv.params == {"K": 2, "R": 0.5}
-    assert fastv.user_attrs["keep_rates"] == [1, 1, *[0.5] * (LAYERS - 2)]
-    assert fastv.user_attrs["ranker"] == "attention:queries=last"
-    assert (fastv.user_attrs["split"], fastv.user_attrs["samples"]) == ("search", len(SAMPLES))
+    pruning = Pruning.model_validate_json(fastv.user_attrs["pruning"])
+    assert pruning.schedule.keep_rates == (1, 1, *[0.5] * (LAYERS - 2))
+    assert pruning.ranker.spec() == "attention:queries=last"
+    costs = fastv.user_attrs["costs"]
+    assert (costs["split"], costs["samples"]) == ("search", len(SAMPLES))
     assert [t.user_attrs["method"] for t in chance] == ["random"] * 5 + ["uniform"]
 
 
@@ -247,11 +250,11 @@ def server():
 def test_study_that_dies_again_and_again_ends_as_one_that_never_did(options, tmp_path, server):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
-    commits = run_until(whole, options)
+    commits, opening = run_until(whole, options), run_until(whole, options)
     expected = everything(open_storage(whole))
     dice, deaths, code = random.Random(options.method), 0, DIED
     while code == DIED:
-        life = dice.randrange(commits // 8, commits // 3)
+        life = dice.randrange(opening // 2, opening + commits // 4)
         process = server.Process(target=run_until, args=(broken, options, life))
         process.start()
         process.join()

@@ -11,12 +11,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from studies.front import hypervolume
-from studies.main_study import values_of
 from studies.searches.g_search import GSearchOptions
 from studies.searches.p_sigmoid import PSigmoidOptions
 from studies.searches.pareto import ParetoOptions
 from studies.searches.topv import TopvOptions
 from studies.stopping import LEAST, Judge, Stopped, WilcoxonJudge, checkpoints
+from studies.trial_log import values_of
 
 N = 64
 
