@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from searchsvc.errors import ClusterError
 
@@ -26,7 +26,11 @@ class Workers:
 
 
 class WorkerLostError(Exception):
-    """The process of a worker is gone, or out of reach."""
+    """The process of a worker is gone."""
+
+
+class OutOfReachError(Exception):
+    """A worker does not answer; whether it ever will is not known yet."""
 
 
 class Started(NamedTuple):
@@ -82,11 +86,16 @@ class Cluster:
     def answers(self, references: Sequence[Any], seconds: float) -> list[tuple[Any, Any]]:
         """Wait until at least one is answered: (reference, what it returned, or the exception it raised).
 
-        WorkerLostError stands for those that will never be answered. Fewer than one after so many seconds.
+        WorkerLostError stands for those that will never be answered, OutOfReachError for those of which that
+        is not known. None after so many seconds.
         """
         ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
         ready = ready or ray.wait(list(references), num_returns=1, timeout=seconds)[0]
         return [(reference, _answer(reference)) for reference in ready]
+
+    def ping(self, actor: Any) -> Any:
+        """A reference that is answered when a worker can be reached and has done all it was called for."""
+        return actor.place.remote()
 
     def kill(self, actor: Any) -> None:
         """End a worker's process, whatever it is doing."""
@@ -106,6 +115,8 @@ def _answer(reference: Any) -> Any:
     """What a call returned or raised, the latter without Ray's traceback in its message."""
     try:
         return ray.get(reference)
+    except ActorUnavailableError as error:
+        return OutOfReachError(str(error).splitlines()[0])
     except RayActorError as error:
         return WorkerLostError(str(error).splitlines()[0])
     except RayTaskError as error:

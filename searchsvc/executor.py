@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from searchsvc.cluster import Cluster, WorkerLostError, Workers
+from searchsvc.cluster import Cluster, OutOfReachError, WorkerLostError, Workers
 from searchsvc.dispatch import Dispatcher, Task, Work
 from searchsvc.errors import ClusterError, ServiceError
 from studies.errors import EvaluationError
@@ -24,6 +24,8 @@ from studies.stopping import checkpoints
 ATTEMPTS = 2
 #: So long a cluster may take to find a place for the first worker, in seconds.
 PLACE_SECONDS = 300.0
+#: A worker that is out of reach for so long is gone, in seconds.
+REACH_SECONDS = 60.0
 #: How long the thread looks at one set of references before it looks whether there are more.
 POLL_SECONDS = 0.05
 
@@ -52,8 +54,8 @@ class Awaited(NamedTuple):
     """What a reference stands for."""
 
     worker: int
-    #: that a worker has a place, that it is ready, or that it has answered a task
-    what: Literal["place", "ready"] | Task
+    #: that a worker has a place, that it is ready, that it is in reach again, or that it has answered a task
+    what: Literal["place", "ready", "reach"] | Task
 
 
 class Executor:
@@ -73,6 +75,8 @@ class Executor:
         self._awaited: dict[Any, Awaited] = {}
         #: by worker, when it began with what it is running
         self._since: dict[int, float] = {}
+        #: since when workers are out of reach
+        self._unreached: dict[int, float] = {}
         #: since when no worker has had a place, and how many died before they were ready
         self._without, self._failed_starts = time.monotonic(), 0
         self._newest = 0
@@ -176,6 +180,9 @@ class Executor:
                 ended = self._ended()
                 self._hand_out()
                 self._lock.notify_all()
+                unreached = bool(self._unreached)
+            if unreached:  # it says so at once, again and again
+                time.sleep(POLL_SECONDS)
             for running in ended:  # takes its time: it may write to a database
                 _settle(running)
 
@@ -183,7 +190,13 @@ class Executor:
         if reference not in self._awaited:  # of a worker that was given up meanwhile
             return
         worker, what = self._awaited.pop(reference)
-        if isinstance(what, Task):
+        if isinstance(answer, OutOfReachError):
+            self._reach(worker, str(answer))
+        elif what == "reach":
+            # if it can be reached again: what became of its tasks nobody knows, and it is not to blame
+            lost = isinstance(answer, WorkerLostError)
+            self._lost(worker, str(answer) if lost else "it was out of reach", to_blame=lost)
+        elif isinstance(what, Task):
             self._take_answer(worker, what, answer)
         elif isinstance(answer, Exception):
             self._not_started(worker, answer)
@@ -215,9 +228,22 @@ class Executor:
             message = f"no worker could be started: {_first_line(error)}"
             self._break(ServiceError(message) if died else error)
 
-    def _lost(self, worker: int, reason: str) -> None:
+    def _reach(self, worker: int, reason: str) -> None:
+        """Find out whether a worker is gone: its machine may be, and that is not known at once."""
+        since = self._unreached.setdefault(worker, time.monotonic())
+        if time.monotonic() - since > REACH_SECONDS:
+            self._lost(worker, reason)
+            return
+        self._awaited = {ref: awaited for ref, awaited in self._awaited.items() if awaited.worker != worker}
+        self._awaited[self._cluster.ping(self._actors[worker])] = Awaited(worker, "reach")
+
+    def _lost(self, worker: int, reason: str, *, to_blame: bool = True) -> None:
         """A worker is gone: another one in its place, and what it was running is tried again."""
-        tasks, on_its_own = self._dispatcher.leave(worker), self._cluster.has_node(self._nodes.get(worker))
+        on_its_own = to_blame and self._cluster.has_node(self._nodes.get(worker))
+        if worker not in self._dispatcher.workers:  # it was not ready yet
+            self._not_started(worker, WorkerLostError(reason))
+            return
+        tasks = self._dispatcher.leave(worker)
         self._discard(worker)
         self._start_worker()
         if not tasks:
@@ -226,11 +252,12 @@ class Executor:
         if on_its_own:
             self._failed(running, batch, worker, ServiceError(f"{_name(worker)} is gone: {reason}"))
         else:  # a machine that left says nothing of the schedule
-            running.on_failure(_name(worker), f"its machine is gone: {reason}")
+            running.on_failure(_name(worker), f"not to blame on the schedule: {reason}")
 
     def _discard(self, worker: int) -> None:
         self._awaited = {ref: awaited for ref, awaited in self._awaited.items() if awaited.worker != worker}
         self._nodes.pop(worker, None)
+        self._unreached.pop(worker, None)
         self._without = time.monotonic()
         self._cluster.kill(self._actors.pop(worker))
 
@@ -251,7 +278,8 @@ class Executor:
     def _look_for_hung(self) -> None:
         now, limit = time.monotonic(), self._workers.batch_timeout
         for worker in self._dispatcher.workers:
-            if self._dispatcher.running(worker) and now - self._since[worker] > limit:
+            busy = self._dispatcher.running(worker) is not None and worker not in self._unreached
+            if busy and now - self._since[worker] > limit:
                 self._lost(worker, f"it took more than {limit:g} s over one batch (workers.batch_timeout)")
         # one that has a place may take its time to load a model
         if self._open and not self._nodes and now - self._without > PLACE_SECONDS:

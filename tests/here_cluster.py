@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from searchsvc.cluster import Started, WorkerLostError, Workers
+from searchsvc.cluster import OutOfReachError, Started, WorkerLostError, Workers
 
 
 class DieError(BaseException):
@@ -21,6 +21,7 @@ class Actor:
         self._worker: Any = None
         self._open: list[Future[Any]] = []
         self._lock = threading.Lock()
+        self.unreached = 0
 
     def submit(self, function: Callable[[], Any]) -> Future[Any]:
         answer: Future[Any] = Future()
@@ -54,11 +55,15 @@ class Actor:
     def lose(self, reason: str) -> None:
         """The process is gone: nothing that is open will ever be answered."""
         self.lost.set()
+        self.drop(WorkerLostError(reason))
+        self._thread.shutdown(wait=False)
+
+    def drop(self, error: Exception) -> None:
+        """Whatever is open is answered with an error."""
         with self._lock:
             still = list(self._open)
         for answer in still:
-            self._settle(answer, WorkerLostError(reason))
-        self._thread.shutdown(wait=False)
+            self._settle(answer, error)
 
     def _settle(self, answer: Future[Any], result: Any) -> None:
         with self._lock:
@@ -110,6 +115,17 @@ class HereCluster:
         done, _ = wait(references, timeout=seconds, return_when=FIRST_COMPLETED)
         return [(reference, reference.result()) for reference in references if reference in done]
 
+    def ping(self, actor: Actor) -> Future[Any]:
+        if actor.unreached > 0:
+            actor.unreached -= 1
+            return _done(OutOfReachError("socket closed"))
+        return actor.submit(lambda: actor.node)
+
+    def hide(self, actor: Actor, pings: int) -> None:
+        """Nobody reaches a worker for so many pings, and what it was asked is never answered."""
+        actor.unreached = pings
+        actor.drop(OutOfReachError("socket closed"))
+
     def kill(self, actor: Actor) -> None:
         actor.lose("killed")
         self.place()
@@ -119,6 +135,12 @@ class HereCluster:
 
     def resources(self) -> str:
         return f"{self.places} places"
+
+
+def _done(result: Any) -> Future[Any]:
+    future = Future[Any]()
+    future.set_result(result)
+    return future
 
 
 def _chain(source: Future[Any], target: Future[Any]) -> None:

@@ -133,7 +133,38 @@ def test_a_machine_that_leaves_is_no_failure_of_the_schedule(monkeypatch: pytest
         go.set()
         assert future.result(30) == expected("a")
     assert len(failures) == ATTEMPTS + 1
-    assert all(message == "its machine is gone: node died" for message in failures)
+    assert all(message == "not to blame on the schedule: node died" for message in failures)
+
+
+@pytest.mark.parametrize(
+    ("then", "blamed"), [("back", False), ("died", True), ("machine", False), ("never", True)]
+)
+def test_one_out_of_reach_is_pinged_until_it_is_known_what_became_of_it(
+    monkeypatch: pytest.MonkeyPatch, then: str, blamed: bool
+) -> None:
+    monkeypatch.setattr(executor_module, "REACH_SECONDS", 0.5)
+    failures: list[str] = []
+    busy, go = threading.Event(), threading.Event()
+
+    def wait(worker: Echo, batch: Any, text: str | None) -> None:
+        if batch == 0 and not go.is_set():
+            busy.set()
+            go.wait(30)
+
+    with started(wait, count=1) as executor:
+        future = executor.begin("run", "a", on_failure=lambda _, message: failures.append(message))
+        assert busy.wait(30)
+        cluster: Any = executor._cluster
+        (actor,) = cluster.actors
+        if then == "machine":
+            cluster.gone.add(actor.node)
+        cluster.hide(actor, pings=10**6 if then == "never" else 3)
+        go.set()
+        if then in ("died", "machine"):
+            actor.lose("gone")
+        assert future.result(30) == expected("a")
+    assert len(failures) == 1
+    assert failures[0].startswith("not to blame") is not blamed
 
 
 def test_workers_that_find_a_place_later_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
