@@ -1,133 +1,174 @@
 """Three ways to evaluate the same schedules: as the papers' code does, the whole model per trial, and replay.
 
-B samples, n tokens that enter a layer, D width.
+*reference* runs one sample at a time: `generate` with pixels, eager attention whose weights are all returned.
+*plain* runs vision tower, projector and decoder per trial, in batches. *replay* runs vision tower and
+projector once, and decoder layers from the first on that changes. No engine opens an image again for a later
+trial.
+
+A answer tokens, V vocabulary.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, get_args
 
 import torch
-from torch import nn
+from torch import Tensor
+from transformers import LogitsProcessor
+from transformers.utils import ModelOutput
 
 from bench.published import output_attentions
+from bench.settings import Setting
 from pruners import Pruning
-from pruners.costs import ModelShape
 from pruners.families import describe
 from pruners.rankers import AttentionRanker
-from studies.answers import divergence
-from studies.evaluator import PlainEvaluator
+from studies.answers import Answerer, divergence
+from studies.evaluator import PlainEvaluator, ReplayEvaluator
 from studies.metrics import make_metric
 from studies.prompts import count_tokens, encode_prompts
 from studies.records import SampleRecord
-from studies.samples import Sample
+from studies.vision import PreparedBatch
 
-ENGINES = ("reference", "plain", "replay")
+EngineName = Literal["reference", "plain", "replay"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+#: bytes that replay may take for snapshots
+_MEMORY = 2**33
 
 
-class ReferenceEvaluator:
-    """Batch 1, `generate` with pixels for every trial, eager attention whose weights are all returned.
+class Engine(Protocol):
+    """Evaluates prunings."""
 
-    Images are opened and resized once; the papers' code would do that for every trial, too.
-    """
+    @property
+    def indices(self) -> Sequence[int]:
+        """Which of the setting's samples it runs."""
 
-    def __init__(
-        self, model: Any, processor: Any, samples: Sequence[Sample], metric: str, max_new_tokens: int
-    ) -> None:
-        self.model, self.processor, self.samples = model.eval(), processor, samples
-        self.metric, self.max_new_tokens = make_metric(metric), max_new_tokens
-        self._image = processor.image_token_id
+    def run(self, pruning: Pruning | None) -> list[SampleRecord]:
+        """Their records, in this order. The first run is unpruned."""
+
+
+def make_engine(name: EngineName, setting: Setting, count: int) -> Engine:
+    """An engine for the first `count` samples; a batched one runs whole batches, those of all samples."""
+    if name == "reference":
+        return ReferenceEngine(setting, count)
+    given = setting.model, setting.processor, setting.samples, setting.metric, setting.settings
+    if name == "plain":
+        return BatchedEngine(PixelEvaluator(*given), count)
+    return BatchedEngine(ReplayEvaluator(*given, cache_memory=_MEMORY), count)
+
+
+class BatchedEngine:
+    """A batched evaluator on its first batches, as many as hold `count` samples."""
+
+    def __init__(self, evaluator: PlainEvaluator, count: int) -> None:
+        self._evaluator = evaluator
+        size = evaluator.settings.batch_size
+        self.batches = evaluator.batches[: -(-count // size)]
+        self.indices = sorted(index for batch in self.batches for index in batch)
+
+    def run(self, pruning: Pruning | None) -> list[SampleRecord]:
+        """Batch after batch."""
+        found: dict[int, SampleRecord] = {}
+        for number, batch in enumerate(self.batches):
+            found.update(zip(batch, self._evaluator.run(number, pruning), strict=True))
+        return [found[index] for index in self.indices]
+
+
+class PixelEvaluator(PlainEvaluator):
+    """The whole model per trial: keeps the processor's tensors, and no image features."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._answerer = _PixelAnswerer(
+            model=self.model,
+            tokenizer=self.processor.tokenizer,
+            max_new_tokens=self.settings.max_new_tokens,
+        )
+
+    @torch.inference_mode()
+    def run(self, batch: int, pruning: Pruning | None) -> list[SampleRecord]:
+        """As the plain evaluator's, to the bit."""
+        if batch not in self._unpruned:
+            inputs = encode_prompts(self.processor, [self.samples[index] for index in self.batches[batch]])
+            lengths = count_tokens(self.processor, inputs["input_ids"], inputs["attention_mask"])
+            given = dict(inputs.to(dtype=self.model.dtype))
+            self._prepared[batch] = PreparedBatch(inputs=given, features=ModelOutput(), lengths=lengths)
+            self._unpruned[batch] = self._answer(batch, None)
+        return super().run(batch, pruning)
+
+
+class _PixelAnswerer(Answerer):
+    """Calls the model with pixels, where others give it image features."""
+
+    def _on_device(self, batch: PreparedBatch, inputs: dict[str, Tensor]) -> dict[str, Any]:  # noqa: ARG002
+        return {name: value.to(self.model.device) for name, value in inputs.items()}
+
+
+class ReferenceEngine:
+    """Sample after sample, as the papers' code does."""
+
+    def __init__(self, setting: Setting, count: int) -> None:
+        self.indices = range(min(count, len(setting.samples)))
+        self._model, self._processor = setting.model.eval(), setting.processor
+        self._samples, self._metric = setting.samples, make_metric(setting.metric)
+        self._max_new_tokens = setting.settings.max_new_tokens
         self._prompts: dict[int, Any] = {}
-        self._unpruned: dict[int, torch.Tensor] = {}
+        self._unpruned: dict[int, Tensor] = {}
 
     @torch.inference_mode()
     def run(self, pruning: Pruning | None) -> list[SampleRecord]:
-        """Records of all samples, in their order."""
-        return [self._one(index, pruning) for index in range(len(self.samples))]
+        """One `generate` per sample; where the metric follows the unpruned answer, it is made to say that."""
+        return [self._one(index, pruning) for index in self.indices]
 
     def _one(self, index: int, pruning: Pruning | None) -> SampleRecord:
         if index not in self._prompts:
-            self._prompts[index] = encode_prompts(self.processor, [self.samples[index]])
-        prompt, sample = self._prompts[index], self.samples[index]
-        length = count_tokens(self.processor, prompt["input_ids"], prompt["attention_mask"])[0]
-        text, first = self._say(prompt, length.visual, pruning)
-        unpruned = self._unpruned.setdefault(index, first)
-        kl = divergence(unpruned, first)
+            self._prompts[index] = encode_prompts(self._processor, [self._samples[index]])
+        prompt, sample = self._prompts[index], self._samples[index]
+        length = count_tokens(self._processor, prompt["input_ids"], prompt["attention_mask"])[0]
+        follows = self._metric.reads == "reference" and index in self._unpruned
+        forced = self._unpruned[index].argmax(1).tolist() if follows else None
+        found = self._say(prompt, length.visual, pruning, forced)
+        unpruned = self._unpruned.setdefault(index, found)
+        compared = len(found) if self._metric.reads == "reference" else 1
+        kl = divergence(unpruned[:compared], found[:compared])
+        text = self._processor.tokenizer.decode(found.argmax(1), skip_special_tokens=True).strip()
         return SampleRecord(
             id=sample.id,
             prediction=text,
-            score=self.metric.score(text, sample.answers, kl),
+            score=self._metric.score(text, sample.answers, kl),
             kl=kl,
             visual_tokens=length.visual,
             text_tokens=length.text,
         )
 
-    def _say(self, prompt: Any, visual: int, pruning: Pruning | None) -> tuple[str, torch.Tensor]:
-        places = (prompt["input_ids"][0] == self._image).nonzero()[:, 0]
+    def _say(self, prompt: Any, visual: int, pruning: Pruning | None, forced: list[int] | None) -> Tensor:
+        """Log-probabilities (A, V) of a greedy answer, or along a given one."""
+        places = (prompt["input_ids"] == self._processor.image_token_id).nonzero()[:, 1]
         before, after = int(places[0]), prompt["input_ids"].shape[1] - int(places[-1]) - 1
-        layers = len(describe(self.model).layers)
-        counts = (visual,) * layers if pruning is None else pruning.schedule.counts(visual)
+        counts = (visual,) * len(describe(self._model).layers)
         rows = 1
         if pruning is not None:
             if not isinstance(pruning.ranker, AttentionRanker):
                 raise TypeError("the reference ranks by attention")
+            counts = pruning.schedule.counts(visual)
             rows = 1 if pruning.ranker.queries == "last" else after
-        with output_attentions(self.model, counts, before, rows):
-            made = self.model.generate(
+        with output_attentions(self._model, counts, before, rows):
+            made = self._model.generate(
                 **prompt,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=self._max_new_tokens,
                 do_sample=False,
                 output_logits=True,
                 return_dict_in_generate=True,
+                logits_processor=[] if forced is None else [_Forced(forced)],
             )
-        said = made.sequences[:, prompt["input_ids"].shape[1] :]
-        text = self.processor.tokenizer.batch_decode(said, skip_special_tokens=True)[0]
-        return text.strip(), made.logits[0].float().log_softmax(-1)
+        return torch.cat(made.logits).float().log_softmax(-1)
 
 
-def run_batches(evaluator: PlainEvaluator, pruning: Pruning | None) -> list[SampleRecord]:
-    """Records of all samples of a batched evaluator, in their order."""
-    found: dict[int, SampleRecord] = {}
-    for number, batch in enumerate(evaluator.batches):
-        found.update(zip(batch, evaluator.run(number, pruning), strict=True))
-    return [found[index] for index in sorted(found)]
+class _Forced(LogitsProcessor):
+    """Has `generate` say a given answer, whatever the logits."""
 
+    def __init__(self, answer: Sequence[int]) -> None:
+        self._left = list(answer)
 
-class Executed:
-    """FLOPs of the decoder layers that really run, padding included, read off the tensors that enter them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.flops = 0
-        self._layers = describe(model).layers
-        self._shape = ModelShape.from_config(model.config)
-        self._costs: Counter[tuple[int, int, int]] = Counter()
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count for the length of a block."""
-        hooks = [
-            layer.self_attn.register_forward_pre_hook(self._see, with_kwargs=True) for layer in self._layers
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-            self.flops = sum(
-                calls * samples * layer_flops(self._shape, tokens, keys)
-                for (samples, tokens, keys), calls in self._costs.items()
-            )
-
-    def _see(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        samples, tokens = hidden.shape[:2]
-        cache = kwargs.get("past_key_values")
-        held = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
-        self._costs[samples, tokens, held + tokens] += 1
-
-
-def layer_flops(shape: ModelShape, tokens: int, keys: int) -> int:
-    """Of one decoder layer on `tokens` of one sample that attend to `keys`: two per multiply-accumulate."""
-    matrices = shape.attention_matrices + shape.mlp_matrices(0)
-    return 2 * tokens * matrices + 4 * tokens * keys * shape.num_heads * shape.head_dim
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+        forced = torch.full_like(scores, float("-inf"))
+        forced[:, self._left.pop(0)] = 0
+        return forced

@@ -1,4 +1,4 @@
-"""Random LLaVA-shaped models and their inputs, the vision tower left out by features encoded before.
+"""Random LLaVA-shaped models and their inputs; the vision tower is tiny unless its sizes are given.
 
 Visual tokens V, text tokens S, batch B, width D.
 """
@@ -11,7 +11,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 #: id of the placeholder; other ids of a prompt are below it
-_VOCABULARY, _PATCH = 512, 14
+VOCABULARY, PATCH = 512, 14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +69,24 @@ PUBLISHED = {
 }
 
 
-def random_model(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """A LLaVA of this shape with random weights, in eval mode. Its vocabulary and vision tower are tiny."""
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """Sizes of a CLIP vision tower: heads of 64, an MLP of four times the width."""
+
+    layers: int
+    width: int
+
+
+#: where features are encoded before, the tower is never run
+UNUSED = Tower(layers=1, width=32)
+
+
+def random_model(
+    shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa", tower: Tower = UNUSED
+) -> Any:
+    """A LLaVA of this shape with random weights, in eval mode. Its vocabulary is tiny."""
     text = LlamaConfig(
-        vocab_size=_VOCABULARY,
+        vocab_size=VOCABULARY,
         hidden_size=shape.width,
         intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers,
@@ -83,15 +97,15 @@ def random_model(shape: Shape, device: str, dtype: torch.dtype, attention: str =
         pad_token_id=0,
     )
     vision = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        image_size=shape.side * _PATCH,
-        patch_size=_PATCH,
+        hidden_size=tower.width,
+        intermediate_size=4 * tower.width,
+        num_hidden_layers=tower.layers,
+        num_attention_heads=max(1, tower.width // 64),
+        image_size=shape.side * PATCH,
+        patch_size=PATCH,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=_VOCABULARY - 1, vision_feature_layer=-1
+        vision_config=vision, text_config=text, image_token_index=VOCABULARY - 1, vision_feature_layer=-1
     )
     with torch.device(device):
         torch.manual_seed(0)
@@ -105,10 +119,8 @@ def random_inputs(model: Any, shape: Shape, batch: int) -> dict[str, Any]:
     """What `generate` takes for B prompts: text, images, text; no padding, image features (B * V, D)."""
     generator = torch.Generator().manual_seed(1)
     before, after = shape.text
-    ids = torch.randint(
-        1, _VOCABULARY - 1, (batch, before + shape.visual_tokens + after), generator=generator
-    )
-    ids[:, before : before + shape.visual_tokens] = _VOCABULARY - 1
+    ids = torch.randint(1, VOCABULARY - 1, (batch, before + shape.visual_tokens + after), generator=generator)
+    ids[:, before : before + shape.visual_tokens] = VOCABULARY - 1
     features = torch.randn(batch * shape.visual_tokens, shape.width, generator=generator)
     encoded = BaseModelOutputWithPooling(pooler_output=[features.to(model.device, model.dtype)])
     ids = ids.to(model.device)

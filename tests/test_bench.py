@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,24 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.engines import ENGINES, Executed  # noqa: E402
+import bench.comparison  # noqa: E402
+from bench.comparison import compare  # noqa: E402
+from bench.engines import ENGINES, EngineName, make_engine  # noqa: E402
+from bench.executed import Executed, layer_flops  # noqa: E402
+from bench.floor import floor  # noqa: E402
 from bench.measurement import EAGER  # noqa: E402
-from bench.models import CPU, PUBLISHED, random_inputs, random_model  # noqa: E402
+from bench.models import CPU, PUBLISHED, Tower, random_inputs, random_model  # noqa: E402
 from bench.published import output_attentions  # noqa: E402
 from bench.schedules import prunings  # noqa: E402
-from pruners import pruned  # noqa: E402
+from bench.settings import Setting, random_setting  # noqa: E402
+from pruners import Pruning, pruned  # noqa: E402
 from pruners.costs import decoder_ratio, prefill_cost  # noqa: E402
 from pruners.costs.shape import ModelShape  # noqa: E402
+from pruners.rankers import AttentionRanker  # noqa: E402
+from studies.prompts import encode_prompts  # noqa: E402
+from studies.records import EvaluationSettings, SampleRecord  # noqa: E402
+from studies.searches.base import full_until, with_rates  # noqa: E402
+from studies.searches.g_search import GSearchOptions  # noqa: E402
 
 LAYERS = 6
 
@@ -111,24 +124,156 @@ def test_gpu_bench_runs_to_its_end_on_any_machine(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_search_bench_finds_the_same_by_plain_and_by_replay() -> None:
     words = ("--samples", "4", "--trials", "3", "--layer-trials", "3", "--reference-samples", "1")
-    found = json.loads(ran("bench.search", *words, "--sampler", "random").splitlines()[-1])
+    shown = ran("bench.search", *words, "--sampler", "random")
+    found = json.loads(shown.splitlines()[-1])
     rows = {(row["search"], row["engine"]): row for row in found["rows"]}
     assert set(rows) == {(search, engine) for search in ("g-search", "p-sigmoid") for engine in ENGINES}
     for search in ("g-search", "p-sigmoid"):
-        plain, replay = rows[search, "plain"], rows[search, "replay"]
-        assert plain["evaluations"] == replay["evaluations"] == rows[search, "reference"]["evaluations"] > 3
+        reference, plain, replay = (rows[search, engine] for engine in ENGINES)
+        assert plain["evaluations"] == replay["evaluations"] == reference["evaluations"] > 3
+        assert (reference["timed_on"], plain["timed_on"], replay["timed_on"]) == (1, 4, 4)
         # the floor has no padding and no generated tokens; replay repeats a layer here and there
         assert 0.5 * replay["flops"] < found["floor_flops"][search] < replay["flops"] < plain["flops"]
+        # one prompt stands for all, without padding
+        assert reference["flops"] == pytest.approx(plain["flops"], rel=0.1)
+        assert reference["same_scores"] > 0.9
+    for total in found["totals"]:
+        own = [row for row in found["rows"] if row["engine"] == total["engine"]]
+        for name in ("evaluations", "seconds", "whole_seconds", "flops"):
+            assert total[name] == pytest.approx(sum(row[name] for row in own))
+    assert "plain leads a search" in " ".join(shown.split())
+    assert "whole bench: replay is" in shown
 
 
-def test_executed_flops_are_those_of_the_cost_model(model: Any) -> None:
-    shape = CPU.smaller(LAYERS, 128, 6)
-    cut, counted = prunings(LAYERS)["FastV 50 %"], ModelShape.from_config(model.config)
+@pytest.mark.slow
+def test_search_bench_on_a_random_model_times_plain_on_some_samples() -> None:
+    sizes = ("--layers", "6", "--width", "64", "--side", "4", "--vision-layers", "2", "--vision-width", "64")
+    words = ("--samples", "6", "--batch-size", "2", "--plain-samples", "3", "--layer-trials", "3")
+    shown = ran("bench.search", "--model", "random", *sizes, *words, "--engines", "plain", "replay")
+    found = json.loads(shown.splitlines()[-1])
+    rows = {row["engine"]: row for row in found["rows"]}
+    assert {row["search"] for row in found["rows"]} == set(found["floor_flops"]) == {"g-search"}
+    assert {name: row["timed_on"] for name, row in rows.items()} == {"plain": 4, "replay": 6}
+    assert rows["plain"]["evaluations"] == rows["replay"]["evaluations"]
+    assert rows["plain"]["flops"] > rows["replay"]["flops"] > found["floor_flops"]["g-search"]
+    assert "plain runs what replay tried" in " ".join(shown.split())
+    assert "whole bench: replay" not in shown
+
+
+SHAPE, TOWER = CPU.smaller(LAYERS, 128, 6), Tower(layers=2, width=64)
+CUTS = [
+    with_rates(AttentionRanker(queries="instruction"), full_until(first, rate, LAYERS))
+    for first, rate in ((2, 0.5), (4, 0.5), (4, 0.1), (3, 0.0))
+]
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """A random model on four samples of noise, in batches of two."""
+    settings = EvaluationSettings(batch_size=2, max_new_tokens=3)
+    return random_setting(tmp_path_factory.mktemp("noise"), 4, settings, SHAPE, TOWER)
+
+
+def test_a_random_model_loses_by_pruning_and_answers_at_full_length(setting: Setting) -> None:
+    engine = make_engine("replay", setting, 4)
+    unpruned, *others = [engine.run(cut) for cut in (None, *CUTS)]
+    for record in unpruned:
+        assert len(record.prediction.split()) == 3
+        assert (record.score, record.visual_tokens, record.text_tokens) == (1, 36, 64)
+    for records in others:
+        assert all(0.5 < record.score < 1 for record in records)
+    # nothing is a copy of anything else
+    assert len({record.kl for records in others for record in records}) == 4 * len(CUTS)
+
+
+def test_engines_agree(setting: Setting) -> None:
+    made = {name: make_engine(name, setting, 4) for name in ENGINES}
+    for cut in (None, *CUTS):
+        reference, plain, replay = (made[name].run(cut) for name in ENGINES)
+        assert plain == replay
+        assert [record.id for record in reference] == [record.id for record in replay]
+        for one, other in zip(reference, replay, strict=True):
+            assert one.prediction == other.prediction
+            assert one.kl == pytest.approx(other.kl, rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_all_engines_but_replay_run_the_whole_model_per_trial(setting: Setting, name: EngineName) -> None:
+    images: Counter[str] = Counter()
+    base = setting.model.base_model
+    hooks = [
+        module.register_forward_hook(lambda _, args, __, n=part: images.update({n: len(args[0])}))
+        for part, module in (("tower", base.vision_tower), ("projector", base.multi_modal_projector))
+    ]
+    try:
+        engine = make_engine(name, setting, 4)
+        engine.run(None)
+        images.clear()
+        for cut in CUTS:
+            engine.run(cut)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    seen = 0 if name == "replay" else 4 * len(CUTS)
+    assert (images["tower"], images["projector"]) == (seen, seen)
+
+
+def test_batched_engines_run_whole_batches(setting: Setting) -> None:
+    engine = make_engine("plain", setting, 1)
+    assert list(engine.indices) == [0, 1]
+    whole = make_engine("plain", setting, 4)
+    assert engine.run(None) == whole.run(None)[:2]
+    assert engine.run(CUTS[0]) == whole.run(CUTS[0])[:2]
+
+
+class Careless:
+    """Plain, but for one record of one pruning."""
+
+    def __init__(self, name: EngineName, setting: Setting, count: int) -> None:
+        self._engine, self._name = make_engine(name, setting, count), name
+        self.indices: Sequence[int] = self._engine.indices
+
+    def run(self, pruning: Pruning | None) -> list[SampleRecord]:
+        first, *others = self._engine.run(pruning)
+        wrong = self._name == "plain" and pruning is not None
+        return [replace(first, kl=first.kl + 1e-9) if wrong else first, *others]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_record_that_differs_stops_the_bench(
+    setting: Setting, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = GSearchOptions(trials=2, sampler="random", stride=3)
+    counts: dict[EngineName, int] = {"plain": count, "replay": 4}
+    rows, _ = compare(setting, options, ["plain", "replay"], counts)
+    assert [(row.engine, row.timed_on) for row in rows] == [("plain", count), ("replay", 4)]
+    monkeypatch.setattr(bench.comparison, "make_engine", Careless)
+    with pytest.raises(RuntimeError, match="plain and replay disagree about evaluation"):
+        compare(setting, options, ["plain", "replay"], counts)
+
+
+def test_the_floor_counts_what_is_asked_once(setting: Setting) -> None:
+    shape = setting.shape
+    assert shape.vision is not None
+
+    def layers(visual: int, number: int) -> int:
+        return number * layer_flops(shape, visual + 64, visual + 64)
+
+    cuts = [None, CUTS[0], CUTS[1], CUTS[2], CUTS[0]]
+    # 36 tokens in six layers, and where they are fewer: 18 from layer 2 and 18 from layer 4 on, 4 from there
+    once = layers(36, 6) + layers(18, 4) + layers(18, 2) + layers(4, 2)
+    assert floor(shape, cuts, [(36, 64)] * 3, 3) == 3 * (once + shape.vision.flops_per_image)
+
+
+def test_executed_flops_are_those_of_the_cost_model(setting: Setting) -> None:
+    model, cut = setting.model, prunings(LAYERS)["FastV 50 %"]
+    inputs = encode_prompts(setting.processor, setting.samples[:2])
     executed = Executed(model)
     with executed.counting(), pruned(model, cut), torch.no_grad():
-        model(**random_inputs(model, shape, 2))
-    cost = prefill_cost(counted, shape.visual_tokens, shape.text_tokens, cut.schedule)
-    assert executed.flops == 2 * cost.exact.decoder_flops
+        model(**inputs)
+    cost = prefill_cost(setting.shape, SHAPE.visual_tokens, SHAPE.text_tokens, cut.schedule)
+    assert setting.shape.vision is not None
+    assert executed.flops == 2 * (cost.exact.decoder_flops + setting.shape.vision.flops_per_image)
 
 
 def test_the_curves_are_those_of_their_names() -> None:
