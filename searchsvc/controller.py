@@ -84,6 +84,7 @@ def _search(
             key_of=evaluate.key_of,
             grid=subject.longer_side(size.visual_tokens),
             max_drop=spec.goal.max_drop,
+            try_first=getattr(spec.search, "try_first", {}),
             parallel_trials=spec.workers.parallel_trials,
             hours=spec.limits.hours_with(spec.workers),
             trials=spec.limits.trials,

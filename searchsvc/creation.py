@@ -17,6 +17,7 @@ from searchsvc.errors import ServiceError
 from searchsvc.locations import DEMO
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, read_subject
+from searchsvc.warm_start import warmed
 from studies.errors import SpecError
 from studies.spec import StudySpec
 
@@ -35,6 +36,7 @@ def create_study(
     flags: Mapping[str, Any],
     options: Sequence[str],
     goals: Sequence[str] = (),
+    warm_start: str | None = None,
 ) -> Created:
     """Check the spec, the data and the model, then queue the study.
 
@@ -44,6 +46,7 @@ def create_study(
         flags: values by their dotted place in the spec; they win over the file, None is not given.
         options: KEY=VALUE of the method.
         goals: KEY=VALUE of the goal, keys as in `--max-drop`.
+        warm_start: an earlier study of this model and method, whose best is tried first.
 
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
@@ -53,6 +56,8 @@ def create_study(
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})
+    if warm_start is not None:
+        spec = warmed(database, spec, warm_start, subject.model.fingerprint)
     architecture, evaluations, seconds = _try(subject)
     model = replace(subject.model, architecture=architecture)
     studies.create_study(

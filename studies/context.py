@@ -6,6 +6,7 @@ evaluation.
 """
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, get_storage
+from optuna.trial import FixedTrial
 
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.pruning import Pruning
@@ -70,6 +72,8 @@ class Context:
     split: str = "search"
     #: accuracy that a result may lose against no pruning
     max_drop: float = 0.01
+    #: parameters to try before a sampler is asked, by sub-study or, for a whole front, method
+    try_first: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     #: trials that are under way at once
     parallel_trials: int = 1
     #: hours that the study may run, earlier runs included; None: no limit
@@ -273,5 +277,16 @@ class Context:
             sampler=space.sampler,
             initial=space.initial,
             seed=mix(self.seed, suffix),
-            enqueue=space.enqueue,
+            enqueue=[*space.enqueue, *(p for p in self.try_first.get(suffix, ()) if _fit(space, p))],
         )
+
+
+def _fit(space: SearchSpace, params: Mapping[str, Any]) -> bool:
+    """Whether parameters are in a space: G-Search's of a layer ends where the layer before does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Optuna warns of values out of range, and takes them
+        try:
+            space.suggest(FixedTrial(dict(params)))
+        except (ValueError, UserWarning):
+            return False
+    return True

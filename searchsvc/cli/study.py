@@ -65,6 +65,12 @@ def create(
             "of no pruning, at most; when the search ends, a worker times the front's members."
         ),
     ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY", help="Try first what this study of the same model and method found best."
+        ),
+    ] = None,
     run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
     db: Url = None,
 ) -> None:
@@ -94,7 +100,7 @@ def create(
         "workers.cache_memory": cache_memory,
     }
     with open_database(db) as database:
-        created = create_study(database, spec, flags, option or [], goal or [])
+        created = create_study(database, spec, flags, option or [], goal or [], warm_start)
         message(created.summary)
         if run:
             _run(database, created.name)

@@ -1,7 +1,7 @@
 """What a search is: frozen options, and one function that measures and says what it recommends."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -69,6 +69,9 @@ class SampledOptions(SearchOptions):
     initial: int = Field(default=10, ge=1)
     #: stop trials that have lost before they have seen every sample (`studies.stopping`)
     early_stopping: bool = False
+    #: parameters to try before the sampler is asked, by sub-study (`layer-07`, `k@b=0.25`) or, for a whole
+    #: front, method; those that do not fit are passed over
+    try_first: Mapping[str, Sequence[Mapping[str, Any]]] = {}
 
     @model_validator(mode="before")
     @classmethod
