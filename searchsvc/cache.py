@@ -16,6 +16,7 @@ from searchsvc.errors import ServiceError
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, recorded_subject
 from studies.keys import key_of_content
+from studies.measured import details
 
 #: Digits of a sha256 that a table shows.
 SHORT = 12
@@ -111,7 +112,7 @@ def _trial(database: Database, name: str, number: int) -> FrozenTrial:
 
 def _content(database: Database, subject: Subject, trial: FrozenTrial) -> dict[str, Any]:
     """Make the content as the study's run made it: the unpruned evaluation says how many tokens there are."""
-    text = trial.user_attrs["pruning"]
+    text = details(trial)["pruning"]
     unpruned = subject.key_content("search", None, ())
     if text is None:
         return unpruned

@@ -22,7 +22,7 @@ from pruners.pruning import Pruning
 from studies.asking import Ask, mix
 from studies.errors import EvaluationError
 from studies.main_study import DIRECTIONS, MainStudy
-from studies.measured import Evaluation, Measured, cheapest_within
+from studies.measured import Evaluation, Measured, asked_attrs, cheapest_within, costs_of
 from studies.optimisation import Front, OneValue, Outcome, Price, best_of, describe
 from studies.search_space import Best, Dimensions, SearchSpace
 from studies.stopping import Judge, Stopped
@@ -206,11 +206,8 @@ class Context:
         if isinstance(outcome, Measured):
             return outcome
         assert isinstance(outcome, Evaluation)  # nothing is stopped without a judge
-        key = self.key_of(pruning)
         self.before_write()
-        measured = self.main.add(
-            method, label or describe(method, params), key, pruning, params, outcome, self.split
-        )
+        measured = self.main.add(params, self.attrs(method, params, pruning, label), outcome)
         self.told()
         self.on_trial(measured)
         return measured
@@ -227,11 +224,18 @@ class Context:
 
         Raises EvaluationError when several in a row have failed.
         """
-        key = self.key_of(pruning)
-        if self.main.failure(key) is None:
+        if self.main.failure(self.key_of(pruning)) is None:
             self.before_write()
-            self.main.add_failed(method, label or describe(method, params), key, pruning, params, str(error))
+            self.main.add_failed(params, self.attrs(method, params, pruning, label), str(error))
             self.main.check_failures()
+
+    def attrs(
+        self, method: str, params: Mapping[str, Any], pruning: Pruning | None, label: str | None = None
+    ) -> dict[str, Any]:
+        """What a trial of the main study says of itself before it is evaluated."""
+        costs, samples = costs_of(pruning, self.shape, self.samples), len(self.samples)
+        label, key = label or describe(method, params), self.key_of(pruning)
+        return asked_attrs(method, label, key, pruning, costs, samples, self.split)
 
     def optimise(
         self,

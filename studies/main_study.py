@@ -9,9 +9,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from pruners.pruning import Pruning
 from studies.errors import EvaluationError
-from studies.measured import Evaluation, Measured, asked_attrs, cost_attrs, read_trial, told_attrs
+from studies.measured import Evaluation, Measured, read_trial
 from studies.trial_log import Direction, TrialLog
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
@@ -66,42 +65,21 @@ class MainStudy:
         return {key: (m.accuracy, m.flops_ratio) for key, m in self._measured.items()}
 
     def add(
-        self,
-        method: str,
-        label: str,
-        key: str,
-        pruning: Pruning | None,
-        params: Mapping[str, float | int],
-        evaluation: Evaluation,
-        split: str,
+        self, params: Mapping[str, float | int], attrs: Mapping[str, Any], evaluation: Evaluation
     ) -> Measured:
-        """Write one finished trial in one transaction."""
-        attrs = cost_attrs(evaluation, len(evaluation.scores), split) | told_attrs(evaluation)
-        values = [evaluation.accuracy, evaluation.decoder_ratio]
-        self._add(method, label, key, pruning, params, attrs, TrialState.COMPLETE, values)
-        return self._measured[key]
+        """Write one finished trial in one transaction; `attrs` as `asked_attrs` returns them."""
+        self._add(TrialState.COMPLETE, params, attrs, [evaluation.accuracy, evaluation.decoder_ratio])
+        return self._measured[attrs["key"]]
 
-    def add_failed(
-        self,
-        method: str,
-        label: str,
-        key: str,
-        pruning: Pruning | None,
-        params: Mapping[str, float | int],
-        reason: str,
-    ) -> None:
+    def add_failed(self, params: Mapping[str, float | int], attrs: Mapping[str, Any], reason: str) -> None:
         """Write one failed trial, with its reason, in one transaction."""
-        self._add(method, label, key, pruning, params, {"reason": reason}, TrialState.FAIL, None)
+        self._add(TrialState.FAIL, params, {**attrs, "reason": reason}, None)
 
     def _add(
         self,
-        method: str,
-        label: str,
-        key: str,
-        pruning: Pruning | None,
+        state: TrialState,
         params: Mapping[str, float | int],
         attrs: Mapping[str, Any],
-        state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
         trial = optuna.create_trial(
@@ -109,7 +87,7 @@ class MainStudy:
             values=values,
             params=dict(params),
             distributions={name: _around(value) for name, value in params.items()},
-            user_attrs={**asked_attrs(method, label, key, pruning), **attrs},
+            user_attrs=dict(attrs),
         )
         self._note(self._log.add(trial))
 
@@ -133,7 +111,7 @@ class MainStudy:
     def finish(self, number: int, evaluation: Evaluation) -> Measured:
         """Tell a running trial its values."""
         values = [evaluation.accuracy, evaluation.decoder_ratio]
-        ended = self._log.end(number, TrialState.COMPLETE, values, told_attrs(evaluation))
+        ended = self._log.end(number, TrialState.COMPLETE, values)
         self._note(ended)
         return self._measured[ended.user_attrs["key"]]
 

@@ -115,8 +115,6 @@ class Measured:
     vision_token_ratio: float
     tokens_per_layer: tuple[float, ...]
     samples: int
-    cached: bool
-    seconds: float
 
     @property
     def point(self) -> tuple[float, float]:
@@ -138,39 +136,31 @@ def cheapest_within(tried: Sequence[Measured], baseline: float, max_drop: float)
     return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))
 
 
-def asked_attrs(method: str, label: str, key: str, pruning: Pruning | None) -> dict[str, Any]:
-    """User attributes that say what a trial is. Few: Optuna writes each with statements of its own."""
-    return {
-        "method": method,
+def asked_attrs(
+    method: str, label: str, key: str, pruning: Pruning | None, costs: Costs, samples: int, split: str
+) -> dict[str, Any]:
+    """User attributes of a trial. Few: Optuna writes each with statements of its own."""
+    schedule = {
         "label": label,
-        "key": key,
         "pruning": pruning.model_dump_json() if pruning else None,
+        "tokens_per_layer": [float(count) for count in costs.tokens_per_layer],
+        "kv_ratio": costs.kv_ratio,
+        "vision_token_ratio": costs.vision_token_ratio,
+        "split": split,
+        "samples": samples,
     }
+    return {"method": method, "key": key, "schedule": schedule}
 
 
-def cost_attrs(costs: Costs, samples: int, split: str) -> dict[str, Any]:
-    """The user attribute that the samples' lengths add."""
-    return {
-        "costs": {
-            "tokens_per_layer": [float(count) for count in costs.tokens_per_layer],
-            "kv_ratio": costs.kv_ratio,
-            "vision_token_ratio": costs.vision_token_ratio,
-            "split": split,
-            "samples": samples,
-        }
-    }
-
-
-def told_attrs(evaluation: Evaluation) -> dict[str, Any]:
-    """The user attribute that the evaluation adds."""
-    return {"evaluation": {"cached": evaluation.cached, "seconds": evaluation.seconds}}
+def details(trial: FrozenTrial) -> dict[str, Any]:
+    """User attributes, all in one level, as the first version wrote them."""
+    attrs = trial.user_attrs
+    return {**attrs, **attrs.get("schedule", {})}
 
 
 def read_trial(trial: FrozenTrial) -> Measured:
     """Return a finished trial of the main study as a value."""
-    attrs = trial.user_attrs
-    # what earlier versions wrote has everything side by side
-    attrs = {**attrs, **attrs.get("costs", {}), **attrs.get("evaluation", {})}
+    attrs = details(trial)
     accuracy, flops_ratio = trial.values
     return Measured(
         number=trial.number,
@@ -185,6 +175,4 @@ def read_trial(trial: FrozenTrial) -> Measured:
         vision_token_ratio=attrs["vision_token_ratio"],
         tokens_per_layer=tuple(attrs["tokens_per_layer"]),
         samples=attrs["samples"],
-        cached=attrs["cached"],
-        seconds=attrs["seconds"],
     )

@@ -21,7 +21,7 @@ from pruners.pruning import Pruning
 from studies.asking import Ask, Pending, propose
 from studies.errors import EvaluationError
 from studies.main_study import MainStudy
-from studies.measured import Evaluation, Measured, asked_attrs, cost_attrs, costs_of
+from studies.measured import Evaluation, Measured
 from studies.search_space import SearchSpace
 from studies.stopping import Judge, Stopped, WilcoxonJudge
 from studies.trial_log import Direction, TrialLog, values_of
@@ -202,11 +202,8 @@ class Front(Optimisation):
         return [means[0] if means else 0.0, self._ratio(trial)]
 
     def add(self, proposal: FrozenTrial) -> None:
-        context, pruning = self.context, self._pruning(proposal)
-        label, key = describe(self.method, proposal.params), proposal.user_attrs["key"]
-        costs = costs_of(pruning, context.shape, context.samples)
-        attrs = cost_attrs(costs, len(context.samples), context.split)
-        context.main.begin(proposal, asked_attrs(self.method, label, key, pruning) | attrs)
+        attrs = self.context.attrs(self.method, proposal.params, self._pruning(proposal))
+        self.context.main.begin(proposal, attrs)
 
     def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
         return self.context.begin_measuring(self._pruning(trial), self._dominating(trial, told))

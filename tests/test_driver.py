@@ -59,7 +59,7 @@ def test_every_evaluation_is_one_trial_and_the_estimate_holds(method):
     for trial in trials:
         expected = evaluator.memory[trial.user_attrs["key"]]
         assert trial.values == [expected.accuracy, expected.decoder_ratio]
-        assert trial.user_attrs["costs"]["tokens_per_layer"] == list(expected.tokens_per_layer)
+        assert trial.user_attrs["schedule"]["tokens_per_layer"] == list(expected.tokens_per_layer)
 
 
 @pytest.mark.parametrize("method", sorted(SEARCHES))
@@ -80,11 +80,11 @@ def test_trials_say_what_they_are():
     baseline, fastv, *chance = study.trials
     assert (baseline.user_attrs["method"], baseline.params, baseline.values[1]) == ("baseline", {}, 1.0)
     assert fastv.params == {"K": 2, "R": 0.5}
-    pruning = Pruning.model_validate_json(fastv.user_attrs["pruning"])
+    schedule = fastv.user_attrs["schedule"]
+    pruning = Pruning.model_validate_json(schedule["pruning"])
     assert pruning.schedule.keep_rates == (1, 1, *[0.5] * (LAYERS - 2))
     assert pruning.ranker.spec() == "attention:queries=last"
-    costs = fastv.user_attrs["costs"]
-    assert (costs["split"], costs["samples"]) == ("search", len(SAMPLES))
+    assert (schedule["split"], schedule["samples"]) == ("search", len(SAMPLES))
     assert [t.user_attrs["method"] for t in chance] == ["random"] * 5 + ["uniform"]
 
 

@@ -20,7 +20,7 @@ def point(number: int, flops: float, accuracy: float, method: str = "fastv") -> 
         number=number, key=str(number), method=method, label=f"{method} {number}", params={},
         pruning=None if baseline else Pruning(ranker=UniformRanker(), schedule=KeepSchedule(keep_rates=rates)),
         accuracy=accuracy, flops_ratio=flops, kv_ratio=flops, vision_token_ratio=flops,
-        tokens_per_layer=(4.0, 2.0, 2.0), samples=9, cached=False, seconds=0.1,
+        tokens_per_layer=(4.0, 2.0, 2.0), samples=9,
     )  # fmt: skip
 
 
