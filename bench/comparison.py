@@ -96,7 +96,7 @@ def _lead(setting: Setting, options: SearchOptions, name: EngineName) -> tuple[R
     start = time.perf_counter()
     with executed.counting():
         evaluated = Evaluated(setting, name)
-        make_search(options).run(_context(setting, options, evaluated))
+        make_search(options).run(context_of(setting, options, evaluated))
     row = Row(
         search=options.method,
         engine=name,
@@ -110,7 +110,7 @@ def _lead(setting: Setting, options: SearchOptions, name: EngineName) -> tuple[R
     return row, evaluated
 
 
-def _context(setting: Setting, options: SearchOptions, evaluated: Evaluated) -> Context:
+def context_of(setting: Setting, options: SearchOptions, evaluated: Evaluated) -> Context:
     facts = traits(setting.model.config)
     return Context(
         storage=InMemoryStorage(),
