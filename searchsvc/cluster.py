@@ -133,13 +133,12 @@ def connect(workers: Workers) -> None:
     """
     if ray.is_initialized():
         return
-    local = (
-        {}
-        if workers.address
-        else {"num_cpus": max(workers.count * workers.threads, 1), "include_dashboard": False}
-    )
+    # "local": without it Ray would join whatever cluster it finds on this machine
+    place: dict[str, Any] = {"address": workers.address or "local"}
+    if not workers.address:
+        place |= {"num_cpus": max(workers.count * workers.threads, 1), "include_dashboard": False}
     try:
-        ray.init(address=workers.address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
     except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
         where = workers.address or f"this machine ({socket.gethostname()})"
         raise ClusterError(f"Ray on {where} is out of reach: {str(error).splitlines()[0]}") from error

@@ -26,7 +26,7 @@ from studies.measured import Measured
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-SEARCH = ["--method", "p-sigmoid", "-O", "budgets=[0.5, 0.25]", "-O", "trials=4"]
+SEARCH = ["--method", "p-sigmoid", "-O", "budgets=[0.5, 0.25]", "-O", "trials=10"]
 
 
 def searchsvc(*arguments: object, status: int = 0) -> str:
