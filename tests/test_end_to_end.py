@@ -193,10 +193,10 @@ def test_kill_and_run_again_is_the_undisturbed_study(
         process = subprocess.Popen(
             command("study", "run", "loop", "--db", db), stderr=subprocess.DEVNULL, start_new_session=True
         )
-        wanted = len(finished) + more
-        while len(told(db)) < wanted:
+        wanted = ended(db) + more
+        while ended(db) < wanted:
             assert process.poll() is None
-            time.sleep(0.05)
+            time.sleep(0.002)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         now = told(db)
@@ -228,7 +228,7 @@ def test_worker_that_dies_is_replaced(
     process = subprocess.Popen(command("study", "run", "loop", "--db", db), stderr=subprocess.DEVNULL)
     while not (workers := ray_workers(process.pid)):
         assert process.poll() is None
-    while finished(db) < 2:  # evaluations take milliseconds: no time to look for workers now
+    while ended(db) < 2:  # evaluations take milliseconds: no time to look for workers now
         assert process.poll() is None
         time.sleep(0.002)
     os.kill(workers[0], signal.SIGKILL)
@@ -238,7 +238,7 @@ def test_worker_that_dies_is_replaced(
         assert [attempt for attempt in results.attempts(database, "loop") if attempt.error is not None]
 
 
-def finished(db: Path) -> int:
+def ended(db: Path) -> int:
     """How many trials have ended, by the quickest way to know."""
     with contextlib.closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
