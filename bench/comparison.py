@@ -1,11 +1,12 @@
 """One search by several engines: one leads it, or follows what another tried, on some samples alone."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from optuna.storages import InMemoryStorage
 
-from bench.engines import ENGINES, EngineName, make_engine
+from bench.engines import ENGINES, Engine, EngineName, make_engine
 from bench.executed import Executed
 from bench.floor import floor
 from bench.report import Row
@@ -27,10 +28,10 @@ _NEAR = 1e-4
 class Evaluated:
     """`Context.evaluate` by one engine: remembers, and adds up its seconds."""
 
-    def __init__(self, setting: Setting, name: EngineName) -> None:
+    def __init__(self, setting: Setting, make: Callable[[], Engine]) -> None:
         self._setting = setting
         start = time.perf_counter()
-        self._engine = make_engine(name, setting, len(setting.samples))
+        self._engine = make()
         self.seconds = time.perf_counter() - start
         #: in the order in which they were computed, no pruning first
         self.done: dict[str, tuple[Pruning | None, Evaluation]] = {}
@@ -95,7 +96,7 @@ def _lead(setting: Setting, options: SearchOptions, name: EngineName) -> tuple[R
     executed = Executed(setting.model)
     start = time.perf_counter()
     with executed.counting():
-        evaluated = Evaluated(setting, name)
+        evaluated = Evaluated(setting, partial(make_engine, name, setting, len(setting.samples)))
         make_search(options).run(context_of(setting, options, evaluated))
     row = Row(
         search=options.method,
@@ -111,6 +112,7 @@ def _lead(setting: Setting, options: SearchOptions, name: EngineName) -> tuple[R
 
 
 def context_of(setting: Setting, options: SearchOptions, evaluated: Evaluated) -> Context:
+    """What the service would give this search, without a database and without workers."""
     facts = traits(setting.model.config)
     return Context(
         storage=InMemoryStorage(),

@@ -68,8 +68,12 @@ class BatchedEngine:
         """Batch after batch."""
         found: dict[int, SampleRecord] = {}
         for number, batch in enumerate(self.batches):
-            found.update(zip(batch, self._evaluator.run(number, pruning), strict=True))
+            found.update(zip(batch, self.batch(number, pruning), strict=True))
         return [found[index] for index in self.indices]
+
+    def batch(self, number: int, pruning: Pruning | None) -> list[SampleRecord]:
+        """Records of one batch."""
+        return self._evaluator.run(number, pruning)
 
 
 class PixelEvaluator(PlainEvaluator):

@@ -108,9 +108,7 @@ class Evaluations:
     ) -> Evaluation | Stopped:
         """What the answers of some or all batches come to."""
         if judge is not None and len(found) < len(self._batches):
-            scores = self._scores(found)
-            seconds = (datetime.now(UTC) - started).total_seconds()
-            return Stopped(accuracy=judge.estimate(scores), samples=len(scores), seconds=seconds)
+            return judge.stopped(self._scores(found), (datetime.now(UTC) - started).total_seconds())
         records = {
             index: record
             for batch, told in found.items()
@@ -164,7 +162,7 @@ class Evaluations:
         for group in checkpoints(len(self._batches))[:-1]:
             seen.update({n: evaluation.scores[n] for batch in group for n in self._batches[batch]})
             if judge(seen):
-                return Stopped(accuracy=judge.estimate(seen), samples=len(seen), seconds=0.0)
+                return judge.stopped(seen, 0.0)
         return evaluation
 
     def _remembered(self, pruning: Pruning | None, key: str) -> Evaluation | None:

@@ -136,6 +136,19 @@ def cheapest_within(tried: Sequence[Measured], baseline: float, max_drop: float)
     return min(tried, key=lambda m: (-m.accuracy, m.flops_ratio, m.number))
 
 
+def accuracy_to_win(tried: Sequence[Measured], baseline: float, max_drop: float, ratio: float) -> float:
+    """Return the accuracy with which `cheapest_within` would choose a trial of this FLOPs ratio.
+
+    Infinite where one that costs no more is good enough already.
+    """
+    if not tried:
+        return 0.0
+    winner = cheapest_within(tried, baseline, max_drop)
+    if not within_drop([winner], baseline, max_drop):
+        return winner.accuracy
+    return baseline - max_drop - 1e-12 if ratio < winner.flops_ratio else float("inf")
+
+
 def asked_attrs(
     method: str, label: str, key: str, pruning: Pruning | None, costs: Costs, samples: int, split: str
 ) -> dict[str, Any]:

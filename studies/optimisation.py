@@ -19,9 +19,11 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from pruners.costs import decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, Pending, propose
+from studies.dominance import FrontJudge
 from studies.errors import EvaluationError
+from studies.front import pareto_front
 from studies.main_study import MainStudy
-from studies.measured import Evaluation, Measured
+from studies.measured import Evaluation, Measured, accuracy_to_win
 from studies.search_space import SearchSpace
 from studies.stopping import Judge, Stopped, WilcoxonJudge
 from studies.trial_log import Direction, TrialLog, values_of
@@ -191,6 +193,11 @@ class OneValue(Optimisation):
 class Front(Optimisation):
     """Accuracy and FLOPs ratio at once, in the main study itself."""
 
+    def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
+        super().__init__(context, method, space, ask)
+        #: of members of the front, by key
+        self._scores: dict[str, Sequence[float]] = {}
+
     def trials(self) -> Sequence[FrozenTrial]:
         return self.context.main.trials_of(self.method)
 
@@ -234,20 +241,26 @@ class Front(Optimisation):
         return decoder_ratio(context.shape, schedule, context.samples)
 
     def _dominating(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Judge | None:
-        """Compares with the most accurate of what costs no more."""
+        """Compares with the front of what had been told, where anything on it costs no more."""
         if not self.space.early_stopping:
             return None
-        seen = {other.number for other in told}
-        cheaper = [
-            measured
-            for measured in self.context.main
-            if measured.flops_ratio <= self._ratio(trial)
-            and (measured.method != self.method or measured.number in seen)
-        ]
-        if not cheaper:
+        context, ratio, seen = self.context, self._ratio(trial), {other.number for other in told}
+        known = [m for m in context.main if m.method != self.method or m.number in seen]
+        if all(measured.flops_ratio > ratio for measured in known):
             return None
-        rival = max(cheaper, key=lambda measured: (measured.accuracy, -measured.number))
-        return Judge(self.context.evaluate(rival.pruning).scores)
+        front = [known[i] for i in pareto_front([measured.point for measured in known])]
+        ours = [measured for measured in known if measured.method == self.method]
+        return FrontJudge(
+            ratio,
+            [(member.flops_ratio, self._scores_of(member)) for member in front],
+            [(values_of(t)[1], t.user_attrs["bound"]) for t in told if t.state == TrialState.PRUNED],
+            accuracy_to_win(ours, context.baseline.accuracy, context.max_drop, ratio),
+        )
+
+    def _scores_of(self, member: Measured) -> Sequence[float]:
+        if member.key not in self._scores:
+            self._scores[member.key] = self.context.evaluate(member.pruning).scores
+        return self._scores[member.key]
 
 
 def best_of(
@@ -265,7 +278,12 @@ def best_of(
 
 def stopped_attrs(stopped: Stopped, estimate: Sequence[float]) -> dict[str, Any]:
     """User attributes of a trial that was given up."""
-    return {"samples": stopped.samples, "seconds": stopped.seconds, "estimate": list(estimate)}
+    return {
+        "samples": stopped.samples,
+        "seconds": stopped.seconds,
+        "estimate": list(estimate),
+        "bound": stopped.bound,
+    }
 
 
 def describe(method: str, params: Mapping[str, Any]) -> str:
