@@ -3,13 +3,15 @@
     python -m bench.workers                         # everything
     python -m bench.workers --only overhead --trials 40
 
-*overhead*: what a trial costs beside its evaluation (ask, tell, database, Ray), on workers that take no
-time; with SQLite and with PostgreSQL (a wheel brings the server, or `--postgres URL`). *busy*: the share
-of their time that 64 workers are at work, one evaluation each, or all of them sharing each evaluation. *two*:
-the embedded model on 1 and on 2 workers, one thread each. Prints a table and then one JSON line.
+*overhead*: what a trial costs beside its evaluation (ask, tell, database, Ray), on workers that take 50 ms,
+and on workers that take none, where nothing can be done meanwhile; with SQLite and with PostgreSQL (a wheel
+brings the server, or `--postgres URL`). *busy*: the share of their time that 64 workers are at work, one
+evaluation each, or all of them sharing each evaluation. *two*: the embedded model on 1 and on 2 workers, one
+thread each. Prints a table and then one JSON line. Run it on idle cores.
 """
 
 import argparse
+import itertools
 import json
 import tempfile
 import time
@@ -34,6 +36,7 @@ from searchsvc.subject import read_subject
 from studies.spec import StudySpec
 
 PARTS = ("overhead", "busy", "two")
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +118,23 @@ def _simulated(
 ) -> Clock:
     """A study of random schedules on sleeping workers: the sampler's own fitting is not what is measured."""
     search = {"method": "pareto", "trials": trials, "sampler": "random", "rankers": ["last"]}
+    # settings of its own: what another study evaluated is remembered
+    number = next(_NUMBERS)
+    own = {"name": f"bench-{number}", "max_new_tokens": number, "search": search}
     changes = {"seconds": seconds, "batches": batches}
     made = type("Evaluations", (SimulatedEvaluations,), changes)
     with patch.object(controller, "Evaluations", made):
-        return _study(url, {**spec, "search": search}, **workers)
+        return _study(url, spec | own, **workers)
 
 
 def _overhead(spec: dict[str, Any], folder: Path, given: argparse.Namespace) -> list[Row]:
     rows = []
     with _postgres(given.postgres) as postgres:
         for name, url in (("SQLite", f"sqlite:///{folder / 'overhead.db'}"), ("PostgreSQL", postgres)):
-            clock = _simulated(url, spec, given.trials, 0.0, 2, count=2)
-            value = 1000 * clock.seconds / clock.trials
-            rows.append(_row(f"overhead, {name}", clock, 2, 1, value, "ms per trial"))
+            for seconds in (0.05, 0.0):
+                clock = _simulated(url, spec, given.trials, seconds, 2, count=2)
+                value = 1000 * (clock.seconds / clock.trials - seconds)
+                rows.append(_row(f"{name}, {seconds:g} s each", clock, 2, 1, value, "ms more per trial"))
     return rows
 
 

@@ -55,7 +55,7 @@ def save_evaluation(
     """
     with database.begin() as session:
         study = None if lease is None else held_row(session, lease)
-        row = rows.insert_or_get(session, _evaluation_row(session, new), EvaluationRow.key)
+        row = rows.insert_or_get(session, _evaluation_row(session, study, new), EvaluationRow.key)
         if study is not None:
             _link(session, study, row, trial, cached=False)
             if attempt is not None:
@@ -179,6 +179,12 @@ def _link(session: Session, study: StudyRow, row: EvaluationRow, trial: int | No
         link.trial = trial
 
 
-def _evaluation_row(session: Session, new: NewEvaluation) -> EvaluationRow:
-    model, dataset = rows.model_row(session, new.model), rows.dataset_row(session, new.dataset)
+def _evaluation_row(session: Session, study: StudyRow | None, new: NewEvaluation) -> EvaluationRow:
+    if study is not None and (study.model.fingerprint, study.dataset.sha256) == (
+        new.model.fingerprint,
+        new.dataset.sha256,
+    ):
+        model, dataset = study.model, study.dataset
+    else:
+        model, dataset = rows.model_row(session, new.model), rows.dataset_row(session, new.dataset)
     return EvaluationRow(**{**vars(new), "model": model, "dataset": dataset})

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.trial import BaseTrial, FixedTrial, FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
@@ -88,8 +89,11 @@ def _draw(
     ask: Ask, told: Sequence[FrozenTrial], sampler: str, attempt: int, params: Mapping[str, Any] | None = None
 ) -> FrozenTrial:
     made = make_sampler(sampler, ask.seed + attempt, len(told), ask.initial, len(ask.directions) > 1)
-    study = optuna.create_study(directions=list(ask.directions), sampler=made)
-    study.add_trials(told)
+    storage = InMemoryStorage()
+    study = optuna.create_study(storage=storage, directions=list(ask.directions), sampler=made)
+    study_id = storage.get_study_id_from_name(study.study_name)
+    for each in told:  # `Study.add_trial` would check them again
+        storage.create_new_trial(study_id, template_trial=each)
     if params is not None:
         study.enqueue_trial(dict(params))
     trial = study.ask()

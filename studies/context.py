@@ -1,13 +1,13 @@
 """What a search works with: measure a pruning, optimise over prunings; both go on where a process died.
 
 The order that makes this safe: evaluate (remembered by the caller), write the trial in the main study unless
-its key is there, tell the sub-study. A process that dies between two of these repeats a look-up, never an
-evaluation.
+its key is there, write that of the sub-study. A process that dies between two of these repeats a look-up,
+never an evaluation.
 """
 
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from optuna.storages import BaseStorage, get_storage
 from optuna.trial import FixedTrial
 
 from pruners.costs import ModelShape, decoder_ratio
-from pruners.pruning import Pruning
+from pruners.costs.ratios import Schedule
+from pruners.pruning import KeepSchedule, Pruning
 from studies.asking import Ask, mix
 from studies.errors import EvaluationError
 from studies.main_study import DIRECTIONS, MainStudy
@@ -95,6 +96,10 @@ class Context:
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = get_storage(self.storage)
+        self._lengths = Counter(self.samples)
+        self._visual = sorted({visual for visual, _ in self._lengths})
+        #: by the token counts of every number of visual tokens
+        self._ratios: dict[tuple[tuple[int, ...], ...], float] = {}
         self.main = MainStudy(self._storage, self.name)
         self._earlier = self.main.hours if self.hours is not None else 0.0
 
@@ -107,14 +112,23 @@ class Context:
     def _hours_used(self) -> float:
         return self._earlier + (time.monotonic() - self.started) / 3600
 
-    def told(self) -> None:
-        """After every trial that was told: how long it has taken so far is noted."""
+    def write(self) -> None:
+        """Write what the main study has taken in, and how long it has taken so far."""
+        self.before_write()
+        self.main.write()
         if self.hours is not None:
             self.main.hours = self._hours_used()
 
-    def ratio_of(self, keep_rates: Sequence[float]) -> float:
-        """FLOPs ratio of these rates on the split, without evaluating anything."""
-        return decoder_ratio(self.shape, tuple(keep_rates), self.samples)
+    def ratio_of(self, schedule: Schedule) -> float:
+        """FLOPs ratio of a schedule, or keep rates, on the split, without evaluating anything.
+
+        Whoever solves for a budget asks again and again for the same whole numbers.
+        """
+        keep = KeepSchedule.for_depth(self.num_layers, schedule)
+        counts = tuple(keep.counts(visual) for visual in self._visual)
+        if counts not in self._ratios:
+            self._ratios[counts] = decoder_ratio(self.shape, keep, self._lengths)
+        return self._ratios[counts]
 
     @property
     def size(self) -> Dimensions:
@@ -142,13 +156,17 @@ class Context:
             LimitReachedError: it would have to evaluate beyond a limit; no pruning is always measured.
             EvaluationError: it cannot be evaluated.
         """
-        outcome = self.begin_measuring(pruning).result()
-        return self.keep(method, params, pruning, outcome, label)
+        known = self.main.find(self.key_of(pruning))
+        if known is not None:
+            return known
+        measured = self.keep(method, params, pruning, self.begin_measuring(pruning).result(), label)
+        self.write()
+        return measured
 
     def measure_all(self, method: str, wanted: Iterable[Wanted]) -> Iterator[Measured]:
         """As `measure`, `parallel_trials` at a time; those that cannot be evaluated are left out.
 
-        They are given and written in order.
+        They are given and written in order; what was given is written by the end at the latest.
 
         Raises:
             LimitReachedError: as `measure` does.
@@ -157,19 +175,23 @@ class Context:
         under_way: deque[tuple[Wanted, str, Future[Outcome]]] = deque()
 
         def finish_first() -> Iterator[Measured]:
+            self.write()  # what came before, while others are at work
             (params, pruning, label), _, future = under_way.popleft()
             try:
                 yield self.keep(method, params, pruning, future.result(), label)
             except EvaluationError as error:
                 self.keep_failure(method, params, pruning, error, label)
 
-        for each in wanted:
-            key = self.key_of(each.pruning)
-            while len(under_way) >= self.parallel_trials or key in {known for _, known, _ in under_way}:
+        try:
+            for each in wanted:
+                key = self.key_of(each.pruning)
+                while len(under_way) >= self.parallel_trials or key in {known for _, known, _ in under_way}:
+                    yield from finish_first()
+                under_way.append((each, key, self.begin_measuring(each.pruning)))
+            while under_way:
                 yield from finish_first()
-            under_way.append((each, key, self.begin_measuring(each.pruning)))
-        while under_way:
-            yield from finish_first()
+        finally:
+            self.write()
 
     def begin_measuring(self, pruning: Pruning | None, judge: Judge | None = None) -> Future[Outcome]:
         """Begin an evaluation; what was measured, or failed, under its key already is the outcome at once.
@@ -202,13 +224,11 @@ class Context:
         outcome: Outcome,
         label: str | None = None,
     ) -> Measured:
-        """Write the trial of an evaluation in the main study; one that was measured already is there."""
+        """Take an evaluation into the main study; one that was measured already is there. To be written."""
         if isinstance(outcome, Measured):
             return outcome
         assert isinstance(outcome, Evaluation)  # nothing is stopped without a judge
-        self.before_write()
         measured = self.main.add(params, self.attrs(method, params, pruning, label), outcome)
-        self.told()
         self.on_trial(measured)
         return measured
 
@@ -220,12 +240,11 @@ class Context:
         error: EvaluationError,
         label: str | None = None,
     ) -> None:
-        """Write a failed trial in the main study, unless it is there already.
+        """Take a failed trial into the main study, unless it is there already. To be written.
 
         Raises EvaluationError when several in a row have failed.
         """
         if self.main.failure(self.key_of(pruning)) is None:
-            self.before_write()
             self.main.add_failed(params, self.attrs(method, params, pruning, label), str(error))
             self.main.check_failures()
 
@@ -233,7 +252,7 @@ class Context:
         self, method: str, params: Mapping[str, Any], pruning: Pruning | None, label: str | None = None
     ) -> dict[str, Any]:
         """What a trial of the main study says of itself before it is evaluated."""
-        costs, samples = costs_of(pruning, self.shape, self.samples), len(self.samples)
+        costs, samples = costs_of(pruning, self.shape, self._lengths), len(self.samples)
         label, key = label or describe(method, params), self.key_of(pruning)
         return asked_attrs(method, label, key, pruning, costs, samples, self.split)
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from studies.errors import EvaluationError
 from studies.measured import Evaluation, Measured, read_trial
-from studies.trial_log import Direction, TrialLog
+from studies.trial_log import Direction, TrialLog, ended
 
 DIRECTIONS: tuple[Direction, ...] = ("maximize", "minimize")
 METRIC_NAMES = ("accuracy", "flops_ratio")
@@ -22,7 +22,8 @@ MOST_FAILURES = 3
 class MainStudy:
     """The two-objective study `name`: (accuracy, maximise) and (FLOPs ratio, minimise).
 
-    Every key has at most one finished trial; a trial is written whole, or not at all. There is one writer.
+    Every key has at most one finished trial; a trial is written whole, or not at all. There is one writer,
+    and it writes what it has taken in when `write` is called.
     """
 
     def __init__(self, storage: BaseStorage, name: str) -> None:
@@ -59,20 +60,15 @@ class MainStudy:
         """How many schedules were measured, no pruning aside."""
         return sum(measured.pruning is not None for measured in self._measured.values())
 
-    @property
-    def values(self) -> dict[str, tuple[float, float]]:
-        """(accuracy, FLOPs ratio) of every key."""
-        return {key: (m.accuracy, m.flops_ratio) for key, m in self._measured.items()}
-
     def add(
         self, params: Mapping[str, float | int], attrs: Mapping[str, Any], evaluation: Evaluation
     ) -> Measured:
-        """Write one finished trial in one transaction; `attrs` as `asked_attrs` returns them."""
+        """Take in one finished trial; `attrs` as `asked_attrs` returns them."""
         self._add(TrialState.COMPLETE, params, attrs, [evaluation.accuracy, evaluation.decoder_ratio])
         return self._measured[attrs["key"]]
 
     def add_failed(self, params: Mapping[str, float | int], attrs: Mapping[str, Any], reason: str) -> None:
-        """Write one failed trial, with its reason, in one transaction."""
+        """Take in one failed trial, with its reason."""
         self._add(TrialState.FAIL, params, {**attrs, "reason": reason}, None)
 
     def _add(
@@ -93,31 +89,28 @@ class MainStudy:
 
     def check_failures(self) -> None:
         """Raise EvaluationError when the newest `MOST_FAILURES` trials failed, one after the other."""
-        newest = [t for t in self._log.trials if t.state != TrialState.RUNNING][-MOST_FAILURES:]
+        newest = self._log.trials[-MOST_FAILURES:]
         if len(newest) == MOST_FAILURES and all(trial.state == TrialState.FAIL for trial in newest):
             reason = newest[-1].user_attrs["reason"]
             raise EvaluationError(f"{MOST_FAILURES} schedules failed in a row, the last one: {reason}")
 
     def trials_of(self, method: str) -> list[FrozenTrial]:
-        """Return the trials that this method asked for in this study itself, in order, running ones too."""
+        """Return the trials that this method asked for in this study itself, in order."""
         return [trial for trial in self._log.trials if trial.user_attrs.get("method") == method]
 
-    def begin(self, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
-        """Write a proposal as a running trial, with all that is known of it."""
-        for name, value in attrs.items():
-            trial.set_user_attr(name, value)
-        self._log.add(trial)
-
-    def finish(self, number: int, evaluation: Evaluation) -> Measured:
-        """Tell a running trial its values."""
+    def finish(self, proposal: FrozenTrial, attrs: Mapping[str, Any], evaluation: Evaluation) -> Measured:
+        """Take in a proposal with its values."""
         values = [evaluation.accuracy, evaluation.decoder_ratio]
-        ended = self._log.end(number, TrialState.COMPLETE, values)
-        self._note(ended)
-        return self._measured[ended.user_attrs["key"]]
+        self._note(self._log.add(ended(proposal, TrialState.COMPLETE, values, attrs)))
+        return self._measured[attrs["key"]]
 
-    def end(self, number: int, state: TrialState, attrs: Mapping[str, Any]) -> None:
-        """Tell a running trial that it has no values, and why."""
-        self._note(self._log.end(number, state, None, attrs))
+    def give_up(self, proposal: FrozenTrial, state: TrialState, attrs: Mapping[str, Any]) -> None:
+        """Take in a proposal that has no values; `attrs` say why."""
+        self._note(self._log.add(ended(proposal, state, None, attrs)))
+
+    def write(self) -> None:
+        """Write all that was taken in."""
+        self._log.write()
 
     @property
     def hours(self) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from pruners.costs import ModelShape, decoder_ratio, kv_ratio, vision_token_ratio
+from pruners.costs.ratios import Samples
 from pruners.pruning import Pruning
 from studies.metrics import Metric
 from studies.records import SampleRecord
@@ -27,14 +28,15 @@ class Costs:
     tokens_per_layer: Sequence[float]
 
 
-def costs_of(pruning: Pruning | None, shape: ModelShape, samples: Sequence[tuple[int, int]]) -> Costs:
+def costs_of(pruning: Pruning | None, shape: ModelShape, samples: Samples) -> Costs:
     """Return the exact costs on samples of (visual tokens, text tokens)."""
     schedule = (1.0,) * shape.num_layers if pruning is None else pruning.schedule
+    lengths = Counter(samples)
     return Costs(
-        decoder_ratio=decoder_ratio(shape, schedule, samples),
-        kv_ratio=kv_ratio(shape, schedule, samples),
-        vision_token_ratio=vision_token_ratio(shape, schedule, samples),
-        tokens_per_layer=_mean_tokens(pruning, samples, shape.num_layers),
+        decoder_ratio=decoder_ratio(shape, schedule, lengths),
+        kv_ratio=kv_ratio(shape, schedule, lengths),
+        vision_token_ratio=vision_token_ratio(shape, schedule, lengths),
+        tokens_per_layer=_mean_tokens(pruning, lengths, shape.num_layers),
     )
 
 
@@ -80,15 +82,13 @@ def evaluation_of(
 
 
 def _mean_tokens(
-    pruning: Pruning | None, samples: Sequence[tuple[int, int]], layers: int
+    pruning: Pruning | None, lengths: Counter[tuple[int, int]], layers: int
 ) -> tuple[float, ...]:
     """Mean number of visual tokens that enter each decoder layer."""
-    times = Counter(visual for visual, _ in samples)
-    if pruning is None:
-        return (sum(visual for visual, _ in samples) / len(samples),) * layers
-    counts = {visual: pruning.schedule.counts(visual) for visual in times}
+    samples, visual = lengths.total(), {visual for visual, _ in lengths}
+    counts = {n: (n,) * layers if pruning is None else pruning.schedule.counts(n) for n in visual}
     return tuple(
-        sum(counts[visual][layer] * often for visual, often in times.items()) / len(samples)
+        sum(counts[n][layer] * times for (n, _), times in lengths.items()) / samples
         for layer in range(layers)
     )
 

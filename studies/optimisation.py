@@ -9,14 +9,14 @@ died.
 
 import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
-from pruners.costs import decoder_ratio
 from pruners.pruning import Pruning
 from studies.asking import Ask, Pending, propose
 from studies.dominance import FrontJudge
@@ -26,7 +26,7 @@ from studies.main_study import MainStudy
 from studies.measured import Evaluation, Measured, accuracy_to_win
 from studies.search_space import SearchSpace
 from studies.stopping import Judge, Stopped, WilcoxonJudge
-from studies.trial_log import Direction, TrialLog, values_of
+from studies.trial_log import Direction, TrialLog, ended, values_of
 
 if TYPE_CHECKING:
     from studies.context import Context
@@ -44,55 +44,55 @@ class Optimisation(ABC):
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
         self.context, self.method, self.space, self.ask = context, method, space, ask
 
-    def run(self, ended: Callable[[Sequence[FrozenTrial]], bool] = lambda _: False) -> list[FrozenTrial]:
-        """Go on until all trials are told, nothing new is left, `ended` says so, or a limit is reached.
+    def run(self, enough: Callable[[Sequence[FrozenTrial]], bool] = lambda _: False) -> list[FrozenTrial]:
+        """Go on until all trials are told, nothing new is left, `enough` says so, or a limit is reached.
 
-        Returns the told trials in order. Those that are under way at a limit stay as they are.
+        Returns the told trials in order. Those that are under way at a limit are forgotten.
         """
-        under_way: dict[int, Future[Outcome]] = {}
-        exhausted = False
-        while True:
-            trials = [trial for trial in self.trials() if trial.state in _KNOWN]
-            told = [trial for trial in trials if trial.state != TrialState.RUNNING]
-            running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-            if self.context.limit_reached:
-                return told
-            for trial in running:
-                if trial.number not in under_way:
-                    under_way[trial.number] = self.begin(trial, self._known_to(trials.index(trial), trials))
-            room = len(running) < self.context.parallel_trials and len(trials) < self.space.trials
-            if room and not exhausted and not ended(told):
-                proposal = self._propose(told, running)
-                exhausted = proposal is None
-                if proposal is not None:
-                    self.context.before_write()
-                    self.add(proposal)
-                    continue
-            if not running:
-                return told
-            oldest = running[0]
-            self._tell(oldest, under_way.pop(oldest.number), told)
+        under_way: deque[tuple[FrozenTrial, Future[Outcome]]] = deque()
+        try:
+            while not self.context.limit_reached:
+                self._fill(under_way, enough)
+                if not under_way:
+                    break
+                self.write()  # while others are at work
+                self._tell(*under_way.popleft())
+        finally:
+            self.write()
+        return self.told()
 
-    def _known_to(self, index: int, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The trials that had been told when trial number `index` was proposed."""
-        return list(trials[: max(0, index - self.context.parallel_trials + 1)])
+    def _fill(
+        self,
+        under_way: deque[tuple[FrozenTrial, Future[Outcome]]],
+        enough: Callable[[Sequence[FrozenTrial]], bool],
+    ) -> None:
+        """Propose and begin what there is room for."""
+        trials = [*self.told(), *(proposal for proposal, _ in under_way)]
+        most = self.context.parallel_trials
+        while len(under_way) < most and len(trials) < self.space.trials:
+            known = trials[: max(0, len(trials) - most + 1)]
+            proposal = None if enough(known) else self._propose(known, trials[len(known) :])
+            if proposal is None or self.context.limit_reached:
+                return
+            under_way.append((proposal, self.begin(proposal, known)))
+            trials.append(proposal)
 
-    def _propose(self, told: Sequence[FrozenTrial], running: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        means = [statistics.fmean(column) for column in zip(*map(values_of, told), strict=True)]
-        pending = [Pending(trial, self.lie(trial, means)) for trial in running]
-        return propose(self.ask, told, self.known(told), pending)
+    def _propose(self, known: Sequence[FrozenTrial], later: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        means = [statistics.fmean(column) for column in zip(*map(values_of, known), strict=True)]
+        pending = [Pending(trial, self.lie(trial, means)) for trial in later]
+        return propose(self.ask, known, self.known(known), pending)
 
-    def _tell(self, trial: FrozenTrial, future: Future[Outcome], told: Sequence[FrozenTrial]) -> None:
+    def _tell(self, proposal: FrozenTrial, future: Future[Outcome]) -> None:
         try:
             outcome = future.result()
         except EvaluationError as error:
-            self.fail(trial, error, told)
+            self.fail(proposal, error)
         else:
-            self.tell(trial, outcome)
+            self.tell(proposal, outcome)
 
     @abstractmethod
-    def trials(self) -> Sequence[FrozenTrial]:
-        """All of them, in order."""
+    def told(self) -> list[FrozenTrial]:
+        """All that have ended, in order."""
 
     @abstractmethod
     def known(self, told: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
@@ -103,20 +103,20 @@ class Optimisation(ABC):
         """What the sampler is told of a trial under way; `means` are those of the told ones, if any."""
 
     @abstractmethod
-    def add(self, proposal: FrozenTrial) -> None:
-        """Write a proposal as a running trial."""
+    def begin(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Future[Outcome]:
+        """Begin its evaluation; a judge may look at the trials that are `known`."""
 
     @abstractmethod
-    def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
-        """Begin its evaluation, by what trials had been told when it was proposed."""
+    def tell(self, proposal: FrozenTrial, outcome: Outcome) -> None:
+        """Take in what came of it."""
 
     @abstractmethod
-    def tell(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        """Write what came of it."""
+    def fail(self, proposal: FrozenTrial, error: EvaluationError) -> None:
+        """Take in that it cannot be evaluated."""
 
     @abstractmethod
-    def fail(self, trial: FrozenTrial, error: EvaluationError, told: Sequence[FrozenTrial]) -> None:
-        """Write that it cannot be evaluated."""
+    def write(self) -> None:
+        """Write what was taken in."""
 
 
 class OneValue(Optimisation):
@@ -138,52 +138,49 @@ class OneValue(Optimisation):
         self._log = TrialLog(storage, name, [direction])
         self._direction, self._price, self._value = direction, price, value
 
-    def trials(self) -> Sequence[FrozenTrial]:
-        return self._log.trials
+    def told(self) -> list[FrozenTrial]:
+        return list(self._log.trials)
 
-    def known(self, told: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
-        return {trial.user_attrs["key"]: values_of(trial) for trial in told}
+    def known(self, known: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
+        return {trial.user_attrs["key"]: values_of(trial) for trial in known}
 
     def lie(self, trial: FrozenTrial, means: Sequence[float]) -> Sequence[float]:  # noqa: ARG002
         return means or [0.0]
 
-    def add(self, proposal: FrozenTrial) -> None:
-        self._log.add(proposal)
-
-    def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
-        pruning = self.space.suggest(FixedTrial(trial.params))
-        judge = self._rival(told, trial.params) if self._value is None else None
+    def begin(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Future[Outcome]:
+        pruning = self.space.suggest(FixedTrial(proposal.params))
+        judge = self._rival(known, proposal.params) if self._value is None else None
         return self.context.begin_measuring(pruning, judge)
 
-    def tell(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        pruning = self.space.suggest(FixedTrial(trial.params))
+    def tell(self, proposal: FrozenTrial, outcome: Outcome) -> None:
+        pruning = self.space.suggest(FixedTrial(proposal.params))
         if isinstance(outcome, Stopped):
-            self.context.before_write()
-            estimate = [outcome.accuracy - self._price(trial.params)]
-            self._log.end(trial.number, TrialState.PRUNED, None, stopped_attrs(outcome, estimate))
-            self.context.told()
+            estimate = [outcome.accuracy - self._price(proposal.params)]
+            self._log.add(ended(proposal, TrialState.PRUNED, None, stopped_attrs(outcome, estimate)))
             return
-        params = {**self.space.constants, **trial.params}
+        params = {**self.space.constants, **proposal.params}
         measured = self.context.keep(self.method, params, pruning, outcome)
-        found = measured.accuracy - self._price(trial.params)
-        found = found if self._value is None else self._value(trial.params)
-        self.context.before_write()
-        self._log.end(trial.number, TrialState.COMPLETE, [found])
+        found = measured.accuracy - self._price(proposal.params)
+        found = found if self._value is None else self._value(proposal.params)
+        self._log.add(ended(proposal, TrialState.COMPLETE, [found]))
 
-    def fail(self, trial: FrozenTrial, error: EvaluationError, told: Sequence[FrozenTrial]) -> None:
+    def fail(self, proposal: FrozenTrial, error: EvaluationError) -> None:
         worst = max if self._direction == "minimize" else min
-        estimate = [worst((values_of(other)[0] for other in told), default=0.0)]
-        pruning = self.space.suggest(FixedTrial(trial.params))
-        self.context.before_write()
+        estimate = [worst((values_of(other)[0] for other in self._log.trials), default=0.0)]
         attrs = {"reason": str(error), "estimate": estimate}
-        self._log.end(trial.number, TrialState.FAIL, None, attrs)
-        self.context.keep_failure(self.method, {**self.space.constants, **trial.params}, pruning, error)
+        self._log.add(ended(proposal, TrialState.FAIL, None, attrs))
+        pruning = self.space.suggest(FixedTrial(proposal.params))
+        self.context.keep_failure(self.method, {**self.space.constants, **proposal.params}, pruning, error)
 
-    def _rival(self, told: Sequence[FrozenTrial], params: Mapping[str, Any]) -> Judge | None:
+    def write(self) -> None:
+        self.context.write()
+        self._log.write()
+
+    def _rival(self, known: Sequence[FrozenTrial], params: Mapping[str, Any]) -> Judge | None:
         """Compares with the sub-study's best trial so far."""
         if not self.space.early_stopping:
             return None
-        best = best_of(told, "maximize", self.context.main)
+        best = best_of(known, "maximize", self.context.main)
         if best is None:
             return None
         scores = self.context.evaluate(best[1].pruning).scores
@@ -198,62 +195,65 @@ class Front(Optimisation):
         #: of members of the front, by key
         self._scores: dict[str, Sequence[float]] = {}
 
-    def trials(self) -> Sequence[FrozenTrial]:
+    def told(self) -> list[FrozenTrial]:
         return self.context.main.trials_of(self.method)
 
-    def known(self, told: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
-        ended = {trial.user_attrs["key"]: values_of(trial) for trial in told}
-        return {**ended, **self.context.main.values}
+    def known(self, known: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
+        return {
+            **{trial.user_attrs["key"]: values_of(trial) for trial in known},
+            **{measured.key: (measured.accuracy, measured.flops_ratio) for measured in self._others()},
+        }
 
     def lie(self, trial: FrozenTrial, means: Sequence[float]) -> Sequence[float]:
         return [means[0] if means else 0.0, self._ratio(trial)]
 
-    def add(self, proposal: FrozenTrial) -> None:
-        attrs = self.context.attrs(self.method, proposal.params, self._pruning(proposal))
-        self.context.main.begin(proposal, attrs)
+    def begin(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Future[Outcome]:
+        return self.context.begin_measuring(self._pruning(proposal), self._dominating(proposal, known))
 
-    def begin(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Future[Outcome]:
-        return self.context.begin_measuring(self._pruning(trial), self._dominating(trial, told))
-
-    def tell(self, trial: FrozenTrial, outcome: Outcome) -> None:
-        self.context.before_write()
-        main = self.context.main
+    def tell(self, proposal: FrozenTrial, outcome: Outcome) -> None:
+        main, attrs = self.context.main, self._attrs(proposal)
         if isinstance(outcome, Stopped):
-            estimate = [outcome.accuracy, self._ratio(trial)]
-            main.end(trial.number, TrialState.PRUNED, stopped_attrs(outcome, estimate))
+            stopped = stopped_attrs(outcome, [outcome.accuracy, self._ratio(proposal)])
+            main.give_up(proposal, TrialState.PRUNED, attrs | stopped)
         else:
             assert isinstance(outcome, Evaluation)  # what is known is never proposed
-            self.context.on_trial(main.finish(trial.number, outcome))
-        self.context.told()
+            self.context.on_trial(main.finish(proposal, attrs, outcome))
 
-    def fail(self, trial: FrozenTrial, error: EvaluationError, told: Sequence[FrozenTrial]) -> None:  # noqa: ARG002
-        self.context.before_write()
-        attrs = {"reason": str(error), "estimate": [0.0, self._ratio(trial)]}
-        self.context.main.end(trial.number, TrialState.FAIL, attrs)
+    def fail(self, proposal: FrozenTrial, error: EvaluationError) -> None:
+        failed = {"reason": str(error), "estimate": [0.0, self._ratio(proposal)]}
+        self.context.main.give_up(proposal, TrialState.FAIL, self._attrs(proposal) | failed)
         self.context.main.check_failures()
+
+    def write(self) -> None:
+        self.context.write()
+
+    def _attrs(self, proposal: FrozenTrial) -> dict[str, Any]:
+        return self.context.attrs(self.method, proposal.params, self._pruning(proposal))
+
+    def _others(self) -> Iterator[Measured]:
+        return (measured for measured in self.context.main if measured.method != self.method)
 
     def _pruning(self, trial: FrozenTrial) -> Pruning | None:
         return self.space.suggest(FixedTrial(trial.params))
 
     def _ratio(self, trial: FrozenTrial) -> float:
         pruning, context = self._pruning(trial), self.context
-        schedule = (1.0,) * context.num_layers if pruning is None else pruning.schedule
-        return decoder_ratio(context.shape, schedule, context.samples)
+        return context.ratio_of((1.0,) * context.num_layers if pruning is None else pruning.schedule)
 
-    def _dominating(self, trial: FrozenTrial, told: Sequence[FrozenTrial]) -> Judge | None:
-        """Compares with the front of what had been told, where anything on it costs no more."""
+    def _dominating(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Judge | None:
+        """Compares with the front of what is known, where anything on it costs no more."""
         if not self.space.early_stopping:
             return None
-        context, ratio, seen = self.context, self._ratio(trial), {other.number for other in told}
-        known = [m for m in context.main if m.method != self.method or m.number in seen]
-        if all(measured.flops_ratio > ratio for measured in known):
+        context, ratio = self.context, self._ratio(proposal)
+        ours = [m for trial in known if (m := context.main.find(trial.user_attrs["key"]))]
+        measured = [*self._others(), *ours]
+        if all(each.flops_ratio > ratio for each in measured):
             return None
-        front = [known[i] for i in pareto_front([measured.point for measured in known])]
-        ours = [measured for measured in known if measured.method == self.method]
+        front = [measured[i] for i in pareto_front([each.point for each in measured])]
         return FrontJudge(
             ratio,
             [(member.flops_ratio, self._scores_of(member)) for member in front],
-            [(values_of(t)[1], t.user_attrs["bound"]) for t in told if t.state == TrialState.PRUNED],
+            [(values_of(t)[1], t.user_attrs["bound"]) for t in known if t.state == TrialState.PRUNED],
             accuracy_to_win(ours, context.baseline.accuracy, context.max_drop, ratio),
         )
 
@@ -293,7 +293,3 @@ def describe(method: str, params: Mapping[str, Any]) -> str:
         for name, value in params.items()
     )
     return f"{method}: {', '.join(shown)}" if params else method
-
-
-#: those of other states are nobody's
-_KNOWN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -13,9 +13,9 @@ Direction = Literal["maximize", "minimize"]
 
 
 class TrialLog:
-    """What `optuna.Study.add_trial` and `tell` do, without reading back what was just written.
+    """What `optuna.Study.add_trial` does, in two steps, and without reading back what was just written.
 
-    A trial's number is its place in the log: nobody else adds any.
+    A trial's number is its place in the log: nobody else adds any. It is written whole, once it has ended.
     """
 
     def __init__(self, storage: BaseStorage, name: str, directions: Sequence[Direction]) -> None:
@@ -31,37 +31,35 @@ class TrialLog:
         self._study_id = storage.get_study_id_from_name(name)
         #: all of them, in order
         self.trials: list[FrozenTrial] = storage.get_all_trials(self._study_id)
-        self._ids: dict[int, int] = {}
+        self._written = len(self.trials)
 
     def add(self, trial: FrozenTrial) -> FrozenTrial:
-        """Write a trial whole; returns it with its number."""
-        number = len(self.trials)
-        self._ids[number] = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        """Take in a trial that has ended; returns it with its number. `write` is still to come."""
         added = copy.copy(trial)
-        added.number = number
+        added.number = len(self.trials)
         self.trials.append(added)
         return added
 
-    def end(
-        self,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None = None,
-        attrs: Mapping[str, Any] | None = None,
-    ) -> FrozenTrial:
-        """Write how a running trial ended; returns it."""
-        if number not in self._ids:
-            self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        for name, value in (attrs or {}).items():
-            self._storage.set_trial_user_attr(self._ids[number], name, value)
-        self._storage.set_trial_state_values(self._ids[number], state, values)
-        ended = copy.copy(self.trials[number])
-        ended.user_attrs = {**ended.user_attrs, **(attrs or {})}
-        ended.state, ended.datetime_complete = state, datetime.now()
-        if values is not None:
-            ended.values = list(values)
-        self.trials[number] = ended
-        return ended
+    def write(self) -> None:
+        """Write what is not written yet, in order, each trial in one transaction."""
+        for trial in self.trials[self._written :]:
+            self._storage.create_new_trial(self._study_id, template_trial=trial)
+            self._written += 1
+
+
+def ended(
+    proposal: FrozenTrial,
+    state: TrialState,
+    values: Sequence[float] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    """A proposal as the trial that it became, with more user attributes."""
+    trial = copy.copy(proposal)
+    trial.user_attrs = {**proposal.user_attrs, **(attrs or {})}
+    trial.state, trial.datetime_complete = state, datetime.now()
+    if values is not None:
+        trial.values = list(values)
+    return trial
 
 
 def values_of(trial: FrozenTrial) -> list[float]:

@@ -138,7 +138,7 @@ def test_a_schedule_that_cannot_be_evaluated_fails_with_its_reason_and_the_study
     assert len({t.user_attrs["key"] for t in failed}) == len(failed)
     assert result.recommended
     assert lost.key not in {m.key for m in result.evaluations}
-    assert not [t for name, *t in trials(context) if t[1] == TrialState.RUNNING]
+    assert TrialState.RUNNING not in {t.state for t in context.main.study.trials}
     # run again: the failed one is not tried again, and nothing changes
     pool = Pool(0)
     again = run_search(

@@ -31,8 +31,8 @@ def decoder_flops(shape: ModelShape, tokens_per_layer: Sequence[int]) -> int:
     """
     attention = shape.num_heads * shape.head_dim
     return sum(
-        2 * n * (shape.attention_matrices + shape.mlp_matrices(layer)) + 4 * n * n * attention
-        for layer, n in enumerate(tokens_per_layer)
+        2 * n * matrices + 4 * n * n * attention
+        for n, matrices in zip(tokens_per_layer, shape.layer_matrices, strict=False)
     )
 
 

@@ -9,8 +9,8 @@ from pruners.pruning import KeepSchedule
 
 #: a schedule, or keep rates alone (rounded to the nearest, no minimum)
 Schedule = KeepSchedule | Sequence[float]
-#: (visual tokens N, text tokens) of each sample
-Samples = Sequence[tuple[int, int]]
+#: (visual tokens N, text tokens) of each sample, or how many samples have which: who asks often counts once
+Samples = Sequence[tuple[int, int]] | Counter[tuple[int, int]]
 
 
 def decoder_ratio(shape: ModelShape, schedule: Schedule, samples: Samples) -> float:
@@ -25,7 +25,10 @@ def kv_ratio(shape: ModelShape, schedule: Schedule, samples: Samples) -> float:
 
 def vision_token_ratio(shape: ModelShape, schedule: Schedule, samples: Samples) -> float:
     """Mean over layers of n_l / N, visual tokens alone: the memory column of the papers."""
-    return _ratio(shape, schedule, [(visual, 0) for visual, _ in samples], sum)
+    visual_alone: Counter[tuple[int, int]] = Counter()
+    for (visual, _), times in Counter(samples).items():
+        visual_alone[visual, 0] += times
+    return _ratio(shape, schedule, visual_alone, sum)
 
 
 def _ratio(
@@ -35,8 +38,9 @@ def _ratio(
     cost: Callable[[Sequence[int]], int],
 ) -> float:
     keep = KeepSchedule.for_depth(shape.num_layers, schedule)
-    pruned = whole = 0
-    for (visual, text), times in Counter(samples).items():
-        pruned += times * cost([count + text for count in keep.counts(visual)])
+    lengths, pruned, whole = Counter(samples), 0, 0
+    counts = {visual: keep.counts(visual) for visual in {visual for visual, _ in lengths}}
+    for (visual, text), times in lengths.items():
+        pruned += times * cost([count + text for count in counts[visual]])
         whole += times * cost([visual + text] * shape.num_layers)
     return pruned / whole if whole else 1.0

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pruners.costs.vision import VisionShape, vision_shape
@@ -91,6 +92,11 @@ class ModelShape:
     def attention_matrices(self) -> int:
         """Weights of the q, k, v and o matrices of one layer (grouped-query: k and v are narrower)."""
         return self.hidden_size * self.head_dim * (2 * self.num_heads + 2 * self.num_kv_heads)
+
+    @cached_property
+    def layer_matrices(self) -> tuple[int, ...]:
+        """Weights of the matrices that one token meets in each layer; searches ask thousands of times."""
+        return tuple(self.attention_matrices + self.mlp_matrices(layer) for layer in range(self.num_layers))
 
     def is_sparse(self, layer: int) -> bool:
         """Whether this layer's MLP is a mixture of experts."""
