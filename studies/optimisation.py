@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
-from studies.asking import Ask, Pending, propose
+from studies.asking import Ask, Pending, Proposer
 from studies.dominance import FrontJudge
 from studies.errors import EvaluationError
 from studies.front import pareto_front
@@ -42,7 +42,8 @@ class Optimisation(ABC):
     """The trials of one sampler: where they are written, and what is told of them."""
 
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
-        self.context, self.method, self.space, self.ask = context, method, space, ask
+        self.context, self.method, self.space = context, method, space
+        self._proposer = Proposer(ask)
 
     def run(self, enough: Callable[[Sequence[FrozenTrial]], bool] = lambda _: False) -> list[FrozenTrial]:
         """Go on until all trials are told, nothing new is left, `enough` says so, or a limit is reached.
@@ -80,7 +81,7 @@ class Optimisation(ABC):
     def _propose(self, known: Sequence[FrozenTrial], later: Sequence[FrozenTrial]) -> FrozenTrial | None:
         means = [statistics.fmean(column) for column in zip(*map(values_of, known), strict=True)]
         pending = [Pending(trial, self.lie(trial, means)) for trial in later]
-        return propose(self.ask, known, self.known(known), pending)
+        return self._proposer.propose(known, self.known(known), pending)
 
     def _tell(self, proposal: FrozenTrial, future: Future[Outcome]) -> None:
         try:
@@ -192,8 +193,9 @@ class Front(Optimisation):
 
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
         super().__init__(context, method, space, ask)
-        #: of members of the front, by key
+        #: of members of the front, and of what was proposed, by key
         self._scores: dict[str, Sequence[float]] = {}
+        self._ratios: dict[str, float] = {}
 
     def told(self) -> list[FrozenTrial]:
         return self.context.main.trials_of(self.method)
@@ -237,8 +239,12 @@ class Front(Optimisation):
         return self.space.suggest(FixedTrial(trial.params))
 
     def _ratio(self, trial: FrozenTrial) -> float:
-        pruning, context = self._pruning(trial), self.context
-        return context.ratio_of((1.0,) * context.num_layers if pruning is None else pruning.schedule)
+        key, context = trial.user_attrs["key"], self.context
+        if key not in self._ratios:
+            pruning = self._pruning(trial)
+            schedule = (1.0,) * context.num_layers if pruning is None else pruning.schedule
+            self._ratios[key] = context.ratio_of(schedule)
+        return self._ratios[key]
 
     def _dominating(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Judge | None:
         """Compares with the front of what is known, where anything on it costs no more."""
