@@ -7,6 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import Unreachable
+from db.urls import with_password
 
 
 class Settings(BaseSettings):
@@ -18,6 +19,8 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: user_data_path("searchsvc"))
     #: SQLAlchemy URL of the database; an SQLite file below `home` when empty.
     db_url: str | None = None
+    #: File with the password of `db_url`, which then carries none: no environment or process list shows it.
+    db_password_file: Path | None = None
     #: Address of a running Ray cluster; a local one is started when empty.
     ray_address: str | None = None
 
@@ -35,4 +38,13 @@ class Settings(BaseSettings):
                     f"the folder {self.home} cannot be made ({error.strerror}); set SEARCHSVC_HOME or --db"
                 ) from error
             url = str(self.home / "searchsvc.db")
-        return url if "://" in url else f"sqlite:///{Path(url).absolute()}"
+        if "://" not in url:
+            return f"sqlite:///{Path(url).absolute()}"
+        if self.db_password_file is None or url.startswith("sqlite"):
+            return url
+        try:
+            return with_password(url, self.db_password_file.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreachable(
+                f"SEARCHSVC_DB_PASSWORD_FILE {self.db_password_file} cannot be read ({error})"
+            ) from error
