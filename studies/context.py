@@ -37,8 +37,9 @@ class LimitReachedError(Exception):
 
 
 class Wanted(NamedTuple):
-    """A pruning to be measured, and what its trial is called."""
+    """A pruning to be measured, what asks for it, and what its trial is called."""
 
+    method: str
     params: Mapping[str, float | int]
     pruning: Pruning | None
     label: str | None = None
@@ -163,7 +164,7 @@ class Context:
         self.write()
         return measured
 
-    def measure_all(self, method: str, wanted: Iterable[Wanted]) -> Iterator[Measured]:
+    def measure_all(self, wanted: Iterable[Wanted]) -> Iterator[Measured]:
         """As `measure`, `parallel_trials` at a time; those that cannot be evaluated are left out.
 
         They are given and written in order; what was given is written by the end at the latest.
@@ -176,7 +177,7 @@ class Context:
 
         def finish_first() -> Iterator[Measured]:
             self.write()  # what came before, while others are at work
-            (params, pruning, label), _, future = under_way.popleft()
+            (method, params, pruning, label), _, future = under_way.popleft()
             try:
                 yield self.keep(method, params, pruning, future.result(), label)
             except EvaluationError as error:

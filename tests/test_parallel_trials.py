@@ -185,6 +185,6 @@ def test_equal_prunings_asked_for_at_once_are_evaluated_once() -> None:
     pruning = result.recommended["fastv"].pruning
     fresh = make_context(evaluate=pool.evaluate, begin=pool, parallel_trials=4)
     calls = pool.evaluate.asked
-    found = list(fresh.measure_all("x", [Wanted({}, pruning), Wanted({}, pruning)]))
+    found = list(fresh.measure_all([Wanted("x", {}, pruning)] * 2))
     assert [m.key for m in found] == [key_of(pruning)] * 2
     assert pool.evaluate.asked == calls + 1
