@@ -1,5 +1,6 @@
 """`searchsvc dashboard`: the Optuna dashboard on our database."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,18 +11,31 @@ from searchsvc.cli.output import message
 
 def dashboard(
     db: Url = None,
-    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that others can reach needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SEARCHSVC_DASHBOARD_TOKEN_FILE",
+            help="File with the token that visitors must bring: as a bearer token, or as the password.",
+        ),
+    ] = None,
     allow_writes: Annotated[bool, typer.Option(help="Let visitors change and delete studies.")] = False,
 ) -> None:
     """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise)."""
     from db.session import Database
+    from searchsvc.access import read_token
     from searchsvc.dashboard import make_server
     from searchsvc.settings import Settings
     from searchsvc.storage import optuna_storage
 
+    token = None if token_file is None else read_token(token_file)
     with Database.open(Settings().database_url(db)) as database:
-        server = make_server(optuna_storage(database), host=host, port=port, allow_writes=allow_writes)
-        mode = "writable" if allow_writes else "read-only"
+        server = make_server(
+            optuna_storage(database), host=host, port=port, token=token, allow_writes=allow_writes
+        )
+        mode = ("writable" if allow_writes else "read-only") + ("" if token is None else ", with a token")
         message(f"dashboard on http://{host}:{port} ({mode}); Ctrl-C ends it")
         server.run()
