@@ -40,14 +40,14 @@ def test_reading_shows_the_studies(storage: optuna.storages.BaseStorage) -> None
 
 @pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH"])
 def test_writing_is_refused(storage: optuna.storages.BaseStorage, method: str) -> None:
-    status, body = request(application(storage), method, "/api/studies/1")
+    status, body = request(application(storage), method, "/api/studies/0")
     assert status.startswith("403")
     assert b"--allow-writes" in body
     assert len(storage.get_all_studies()) == 1
 
 
 def test_writing_where_it_is_asked_for(storage: optuna.storages.BaseStorage) -> None:
-    status, _ = request(application(storage, allow_writes=True), "DELETE", "/api/studies/1")
+    status, _ = request(application(storage, allow_writes=True), "DELETE", "/api/studies/0")
     assert status.startswith("204")
     assert storage.get_all_studies() == []
 
@@ -99,7 +99,7 @@ def test_nothing_is_shown_without_the_token(
 
 def test_the_token_alone_does_not_let_anybody_write(storage: optuna.storages.BaseStorage) -> None:
     line, _ = request(
-        application(storage, token=TOKEN), "DELETE", "/api/studies/1", authorization=f"Bearer {TOKEN}"
+        application(storage, token=TOKEN), "DELETE", "/api/studies/0", authorization=f"Bearer {TOKEN}"
     )
     assert line.startswith("403")
 
@@ -128,7 +128,7 @@ def test_another_sites_page_cannot_write(
     storage: optuna.storages.BaseStorage, site: str, status: str
 ) -> None:
     app = application(storage, allow_writes=True)
-    assert request(app, "DELETE", "/api/studies/1", sec_fetch_site=site)[0].startswith(status)
+    assert request(app, "DELETE", "/api/studies/0", sec_fetch_site=site)[0].startswith(status)
 
 
 def test_answers_are_neither_kept_nor_framed(storage: optuna.storages.BaseStorage) -> None:
