@@ -37,6 +37,7 @@ def create_study(
     options: Sequence[str],
     goals: Sequence[str] = (),
     warm_start: str | None = None,
+    priority: int = 0,
 ) -> Created:
     """Check the spec, the data and the model, then queue the study.
 
@@ -47,6 +48,7 @@ def create_study(
         options: KEY=VALUE of the method.
         goals: KEY=VALUE of the goal, keys as in `--max-drop`.
         warm_start: an earlier study of this model and method, whose best is tried first.
+        priority: of those that wait, higher ones are run first.
 
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
@@ -61,7 +63,12 @@ def create_study(
     architecture, evaluations, seconds = _try(subject)
     model = replace(subject.model, architecture=architecture)
     studies.create_study(
-        database, spec.name, spec.model_dump(mode="json"), model=model, dataset=subject.dataset
+        database,
+        spec.name,
+        spec.model_dump(mode="json"),
+        model=model,
+        dataset=subject.dataset,
+        priority=priority,
     )
     optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
     minutes = evaluations * seconds / 60

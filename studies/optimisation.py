@@ -80,11 +80,12 @@ class Optimisation(ABC):
     def _propose(self, known: Sequence[FrozenTrial], later: Sequence[FrozenTrial]) -> FrozenTrial | None:
         means = [statistics.fmean(column) for column in zip(*map(values_of, known), strict=True)]
         pending = [Pending(trial, self.lie(trial, means)) for trial in later]
-        return propose(self.ask, known, self.known(known), pending)
+        with self.context.phase("asking"):
+            return propose(self.ask, known, self.known(known), pending)
 
     def _tell(self, proposal: FrozenTrial, future: Future[Outcome]) -> None:
         try:
-            outcome = future.result()
+            outcome = self.context.wait_for(future)
         except EvaluationError as error:
             self.fail(proposal, error)
         else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from searchsvc.cli import cache, dashboard, db, demo, doctor, model, profile, study
+from searchsvc.cli import cache, dashboard, db, demo, doctor, model, profile, serve, study
 from searchsvc.cli import cost as cost_command
 from searchsvc.cli.output import message
 from searchsvc.errors import INTERRUPTED, OWN_FAULT, WRONG_INPUT, exit_status
@@ -28,6 +28,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(db.app, name="db")
 app.command("cost")(cost_command.cost)
 app.command("dashboard")(dashboard.dashboard)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 
