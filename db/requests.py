@@ -4,7 +4,7 @@ A request is a note in the study's row. Who runs the study looks for it (`reques
 that nobody runs, pausing and cancelling are done at once, and stopping by whoever takes it next.
 """
 
-from db.errors import StudyBusy, StudyFinished
+from db.errors import StudyFinished
 from db.models import StudyRow
 from db.queue import OPEN, checked, is_held, leave
 from db.rows import study_row, to_study
@@ -46,22 +46,6 @@ def resume(database: Database, name: str) -> Study:
         row.request = None
         if not is_held(session, row):
             leave(session, row)
-        return to_study(row)
-
-
-def requeue(database: Database, name: str) -> Study:
-    """Queue a study that has ended again; return it as it is now.
-
-    Raises:
-        NotFound: there is no such study.
-        StudyBusy: somebody runs it now.
-    """
-    with database.begin() as session:
-        row = study_row(session, name, lock=True)
-        if is_held(session, row):
-            raise StudyBusy(f"study {name!r} is being run by {row.lease_owner}; pause or stop it first")
-        if row.status not in (*OPEN, "paused"):
-            row.status, row.error, row.outcome, row.finished_at = "queued", None, None, None
         return to_study(row)
 
 

@@ -1,5 +1,6 @@
 """Makes a study from a spec file and flags: everything is checked before anything is stored."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,32 @@ def create_study(
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
-    spec = _anchored(_spec(file, flags, options, goals))
+    return _create(database, _spec(file, flags, options, goals), warm_start, priority)
+
+
+def clone_study(
+    database: Database, name: str, clone: str, changes: Sequence[str] = (), priority: int = 0
+) -> Created:
+    """Queue a study of an existing one's spec under another name.
+
+    Args:
+        database: where both are.
+        name: of the existing one.
+        clone: the new name.
+        changes: KEY=VALUE by the key's place in the spec, as in search.trials=50.
+        priority: of those that wait, higher ones are run first.
+
+    Raises:
+        NotFound: there is no such study; and as `create_study`.
+    """
+    data = copy.deepcopy(studies.get_study(database, name).spec)
+    for change in changes:
+        _set(data, *_pair("set", change, "search.trials=50"))
+    return _create(database, StudySpec.parse({**data, "name": clone}, "the command line"), None, priority)
+
+
+def _create(database: Database, spec: StudySpec, warm_start: str | None, priority: int) -> Created:
+    spec = _anchored(spec)
     if spec.name in {study.name for study in studies.list_studies(database)}:
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)

@@ -47,7 +47,7 @@ def summary(name: str, goal: GoalSpec, result: SearchResult) -> str:
     unpruned = result.baseline.accuracy
     start = f"{name}: {len(result.evaluations)} schedules on `search`, unpruned {unpruned:.4f}"
     if result.limit_reached:
-        start += ", stopped by its limits"
+        start += ", stopped early"
     found = result.result
     if found is None and goal.max_latency_ratio is not None:
         return f"{start}; no schedule on the front is cheaper than no pruning"

@@ -6,7 +6,6 @@ never an evaluation.
 """
 
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, get_storage
-from optuna.trial import FixedTrial
 
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.costs.ratios import Schedule
@@ -311,16 +309,5 @@ class Context:
             sampler=space.sampler,
             initial=space.initial,
             seed=mix(self.seed, suffix),
-            enqueue=[*space.enqueue, *(p for p in self.try_first.get(suffix, ()) if _fit(space, p))],
+            enqueue=[*space.enqueue, *(p for p in self.try_first.get(suffix, ()) if space.holds(p))],
         )
-
-
-def _fit(space: SearchSpace, params: Mapping[str, Any]) -> bool:
-    """Whether parameters are in a space: G-Search's of a layer ends where the layer before does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Optuna warns of values out of range, and takes them
-        try:
-            space.suggest(FixedTrial(dict(params)))
-        except (ValueError, UserWarning):
-            return False
-    return True

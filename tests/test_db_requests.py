@@ -4,11 +4,11 @@ import pytest
 from db_cases import leased, make_study, sqlite_url
 from sqlalchemy import create_engine, text
 
-from db.errors import LeaseLost, NotFound, StudyBusy, StudyFinished
+from db.errors import LeaseLost, NotFound, StudyFinished
 from db.fence import fence
 from db.owners import current_owner
 from db.queue import claim, claim_next, finish, hand_over, release
-from db.requests import request, requested, requeue, resume
+from db.requests import request, requested, resume
 from db.session import Database
 from db.studies import get_study
 
@@ -108,18 +108,11 @@ def test_a_paused_study_goes_on_when_it_is_claimed_by_name(database):
 
 
 @pytest.mark.parametrize("verb", [lambda d: request(d, "one", "pause"), lambda d: resume(d, "one")])
-def test_what_has_ended_is_only_queued_again(database, verb):
+def test_what_has_ended_is_left_as_it_is(database, verb):
     finish(database, leased(database), "failed", error="no memory")
     with pytest.raises(StudyFinished, match="is failed since"):
         verb(database)
-    study = requeue(database, "one")
-    assert (study.status, study.error, study.finished_at) == ("queued", None, None)
-
-
-def test_what_somebody_runs_is_not_queued_again(database):
-    leased(database)
-    with pytest.raises(StudyBusy, match="pause or stop it first"):
-        requeue(database, "one")
+    assert state(database) == ("failed", None)
 
 
 @pytest.mark.parametrize("verb", [lambda d: request(d, "ones", "stop"), lambda d: resume(d, "ones")])

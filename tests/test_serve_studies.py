@@ -9,19 +9,17 @@ from typing import Any
 
 import optuna
 import pytest
+from napping import queue_study
 from test_serve import TESTS, Served, until
 
 from db import results
 from db.session import Database
-from db.studies import create_study, get_study
+from db.studies import get_study
 from searchsvc.demo.data import write
 from searchsvc.points import measured_in
 from searchsvc.storage import optuna_storage
-from searchsvc.subject import read_subject
-from studies.spec import StudySpec
 
 NAPPING = (sys.executable, TESTS / "simulated_child.py")
-SEARCH = {"method": "pareto", "trials": 40, "sampler": "tpe", "rankers": ["last"]}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
@@ -30,25 +28,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     write(folder, search=8, test=1)
     return folder / "manifest.jsonl"
-
-
-def queue_study(url: str, manifest: Path, name: str = "one") -> None:
-    spec = StudySpec.parse(
-        {
-            "name": name,
-            "model": {"id": "demo"},
-            "data": {"path": str(manifest), "split": {"search": 8, "test": 1}},
-            "search": SEARCH,
-            "max_new_tokens": 1,
-        },
-        "test",
-    )
-    with Database.open(url) as database:
-        subject = read_subject(spec)
-        create_study(
-            database, name, spec.model_dump(mode="json"), model=subject.model, dataset=subject.dataset
-        )
-        optuna_storage(database)
 
 
 @pytest.fixture(scope="module")

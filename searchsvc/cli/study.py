@@ -12,6 +12,9 @@ from searchsvc.cli.output import Format, Output, message, show_record, show_rows
 app = typer.Typer(no_args_is_help=True, help="Searches for pruning schedules, each one an Optuna study.")
 
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
+Priority = Annotated[
+    int, typer.Option(min=-1000, max=1000, help="Of studies that wait, those of higher priority run first.")
+]
 
 
 @app.command()
@@ -71,9 +74,7 @@ def create(
             metavar="STUDY", help="Try first what this study of the same model and method found best."
         ),
     ] = None,
-    priority: Annotated[
-        int, typer.Option(min=-1000, max=1000, help="Of those that wait, higher ones run first.")
-    ] = 0,
+    priority: Priority = 0,
     run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
     db: Url = None,
 ) -> None:
@@ -205,10 +206,10 @@ def _run(database: Any, name: str) -> None:
             run_study(database, name, ray_address=Settings().ray_address, told=progress)
     finally:
         disconnect()
-    _conclude(database, name)
+    conclude(database, name)
 
 
-def _conclude(database: Any, name: str) -> None:
+def conclude(database: Any, name: str) -> None:
     """Say what a study that is done came to; where nothing meets the goal, what came closest."""
     from db.studies import get_study
     from searchsvc.errors import GoalNotMetError
