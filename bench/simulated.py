@@ -20,14 +20,12 @@ class SimulatedEvaluations(Evaluations):
         size = len(self._samples) // self.batches
         return tuple(tuple(range(n * size, (n + 1) * size)) for n in range(self.batches))
 
-    def _workers(self) -> Executor:
-        if self._executor is None:
-            ids = [sample.id for sample in self._samples.samples]
-            nap = Nap(
-                seconds=self.seconds,
-                batches=tuple(tuple(ids[index] for index in batch) for batch in self._batches),
-                visual_tokens=self.visual_tokens,
-            )
-            workers = Workers(count=self._subject.spec.workers.count, threads=1)
-            self._executor = Executor(Sleeper, nap, self.batches, workers).__enter__()
-        return self._executor
+    def _make_executor(self) -> Executor:
+        ids = [sample.id for sample in self._samples.samples]
+        nap = Nap(
+            seconds=self.seconds,
+            batches=tuple(tuple(ids[index] for index in batch) for batch in self._batches),
+            visual_tokens=self.visual_tokens,
+        )
+        workers = Workers(count=self._subject.spec.workers.count, threads=1, address=self._ray_address)
+        return Executor(Sleeper, nap, self.batches, workers)

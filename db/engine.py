@@ -1,13 +1,15 @@
 """Engines: SQLite with its pragmas and explicit BEGIN, PostgreSQL with checked connections."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from db.errors import InvalidUrl
+from db.errors import DatabaseError, InvalidUrl
 from db.urls import display, is_sqlite
 
 #: Execution options: SQLite takes the write lock when a transaction begins; begins none at all.
@@ -57,6 +59,30 @@ def quick_commits(connection: Any, _record: object = None) -> None:
     never the database: https://www.sqlite.org/pragma.html#pragma_synchronous
     """
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that may change tables.
+
+    SQLite changes a table by copying and dropping it; with foreign keys on, that would delete every row that
+    refers to it, and they can be turned off only outside of a transaction.
+    """
+    with engine.execution_options(**WRITING).connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            driver.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                    raise DatabaseError(
+                        "the migration would leave rows that refer to nothing; nothing was changed"
+                    )
+        finally:
+            if sqlite:
+                driver.execute("PRAGMA foreign_keys = ON")
 
 
 def switch_to_wal(engine: Engine, lock_seconds: float) -> None:

@@ -10,7 +10,8 @@ from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedTexts, 
 from db.errors import DatabaseError
 
 PREFIX = "ss_"
-STATUSES = ("queued", "running", "done", "failed", "cancelled")
+STATUSES = ("queued", "running", "paused", "done", "failed", "cancelled")
+REQUESTS = ("pause", "stop", "cancel")
 
 
 def utc_now() -> datetime:
@@ -63,6 +64,7 @@ class StudyRow(Base):
     __tablename__ = "ss_studies"
     __table_args__ = (
         CheckConstraint(f"status IN {STATUSES}", name="status"),
+        CheckConstraint(f"request IN {REQUESTS}", name="request"),
         CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="lease"),
     )
 
@@ -72,12 +74,18 @@ class StudyRow(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("ss_models.id"))
     dataset_id: Mapped[int] = mapped_column(ForeignKey("ss_datasets.id"))
     status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
+    #: Higher ones are claimed first.
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: What whoever runs the study is asked to do with it.
+    request: Mapped[str | None] = mapped_column(String(16))
     #: host:pid:start of the process that runs the study, see `owners.py`.
     lease_owner: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     #: Counts the claims; a write under an older number is refused.
     lease_epoch: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)
+    #: What a study that is done came to, as the caller's JSON.
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(FiniteJson)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

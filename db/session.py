@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
-from db.engine import WRITING, make_engine, switch_to_wal
+from db.engine import WRITING, make_engine, migrating, switch_to_wal
 from db.reach import reaching
 from db.schema import VERSION_TABLE, check_schema, migrate
 from db.urls import display, is_sqlite, parse_url
@@ -78,7 +78,7 @@ class Database:
         with reaching(self._url):
             if is_sqlite(self._url):
                 switch_to_wal(self._reader, self._lock_seconds)
-            with self._writer.begin() as connection:
+            with migrating(self._reader) as connection:
                 migrate(connection)
 
     def _try_to_write(self) -> None:

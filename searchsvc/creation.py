@@ -1,5 +1,6 @@
 """Makes a study from a spec file and flags: everything is checked before anything is stored."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ def create_study(
     options: Sequence[str],
     goals: Sequence[str] = (),
     warm_start: str | None = None,
+    priority: int = 0,
 ) -> Created:
     """Check the spec, the data and the model, then queue the study.
 
@@ -47,11 +49,37 @@ def create_study(
         options: KEY=VALUE of the method.
         goals: KEY=VALUE of the goal, keys as in `--max-drop`.
         warm_start: an earlier study of this model and method, whose best is tried first.
+        priority: of those that wait, higher ones are run first.
 
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
-    spec = _anchored(_spec(file, flags, options, goals))
+    return _create(database, _spec(file, flags, options, goals), warm_start, priority)
+
+
+def clone_study(
+    database: Database, name: str, clone: str, changes: Sequence[str] = (), priority: int = 0
+) -> Created:
+    """Queue a study of an existing one's spec under another name.
+
+    Args:
+        database: where both are.
+        name: of the existing one.
+        clone: the new name.
+        changes: KEY=VALUE by the key's place in the spec, as in search.trials=50.
+        priority: of those that wait, higher ones are run first.
+
+    Raises:
+        NotFound: there is no such study; and as `create_study`.
+    """
+    data = copy.deepcopy(studies.get_study(database, name).spec)
+    for change in changes:
+        _set(data, *_pair("set", change, "search.trials=50"))
+    return _create(database, StudySpec.parse({**data, "name": clone}, "the command line"), None, priority)
+
+
+def _create(database: Database, spec: StudySpec, warm_start: str | None, priority: int) -> Created:
+    spec = _anchored(spec)
     if spec.name in {study.name for study in studies.list_studies(database)}:
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
@@ -61,7 +89,12 @@ def create_study(
     architecture, evaluations, seconds = _try(subject)
     model = replace(subject.model, architecture=architecture)
     studies.create_study(
-        database, spec.name, spec.model_dump(mode="json"), model=model, dataset=subject.dataset
+        database,
+        spec.name,
+        spec.model_dump(mode="json"),
+        model=model,
+        dataset=subject.dataset,
+        priority=priority,
     )
     optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
     minutes = evaluations * seconds / 60

@@ -26,6 +26,7 @@ def list_studies(database: Database) -> list[dict[str, Any]]:
             "method": study.spec["search"]["method"],
             "model": study.model.reference,
             "status": study.status,
+            "priority": study.priority,
             "evaluations": len(results.evaluations(database, study.name)),
             "created": study.created_at.isoformat(timespec="seconds"),
         }
@@ -41,6 +42,8 @@ def show_study(database: Database, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "status": study.status,
+        "priority": study.priority,
+        "requested": study.request,
         "error": study.error,
         "trials": len(points),
         "front_members": len(on_front(points)),

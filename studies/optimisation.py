@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
@@ -81,11 +82,12 @@ class Optimisation(ABC):
     def _propose(self, known: Sequence[FrozenTrial], later: Sequence[FrozenTrial]) -> FrozenTrial | None:
         means = [statistics.fmean(column) for column in zip(*map(values_of, known), strict=True)]
         pending = [Pending(trial, self.lie(trial, means)) for trial in later]
-        return self._proposer.propose(known, self.known(known), pending)
+        with self.context.phase("asking"):
+            return self._proposer.propose(known, self.known(known), pending)
 
     def _tell(self, proposal: FrozenTrial, future: Future[Outcome]) -> None:
         try:
-            outcome = future.result()
+            outcome = self.context.wait_for(future)
         except EvaluationError as error:
             self.fail(proposal, error)
         else:
@@ -137,10 +139,11 @@ class OneValue(Optimisation):
     ) -> None:
         super().__init__(context, method, space, ask)
         self._log = TrialLog(storage, name, [direction])
+        self.ask = _first_again(ask, space, self._log.retried)
         self._direction, self._price, self._value = direction, price, value
 
     def told(self) -> list[FrozenTrial]:
-        return list(self._log.trials)
+        return self._log.standing
 
     def known(self, known: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
         return {trial.user_attrs["key"]: values_of(trial) for trial in known}
@@ -167,7 +170,7 @@ class OneValue(Optimisation):
 
     def fail(self, proposal: FrozenTrial, error: EvaluationError) -> None:
         worst = max if self._direction == "minimize" else min
-        estimate = [worst((values_of(other)[0] for other in self._log.trials), default=0.0)]
+        estimate = [worst((values_of(other)[0] for other in self._log.standing), default=0.0)]
         attrs = {"reason": str(error), "estimate": estimate}
         self._log.add(ended(proposal, TrialState.FAIL, None, attrs))
         pruning = self.space.suggest(FixedTrial(proposal.params))
@@ -192,7 +195,7 @@ class Front(Optimisation):
     """Accuracy and FLOPs ratio at once, in the main study itself."""
 
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
-        super().__init__(context, method, space, ask)
+        super().__init__(context, method, space, _first_again(ask, space, context.main.retried_of(method)))
         #: of members of the front, and of what was proposed, by key
         self._scores: dict[str, Sequence[float]] = {}
         self._ratios: dict[str, float] = {}
@@ -267,6 +270,12 @@ class Front(Optimisation):
         if member.key not in self._scores:
             self._scores[member.key] = self.context.evaluate(member.pruning).scores
         return self._scores[member.key]
+
+
+def _first_again(ask: Ask, space: SearchSpace, failed: Sequence[FrozenTrial]) -> Ask:
+    """Ask for what failed and shall be tried again before anything else."""
+    again = [trial.params for trial in failed if space.holds(trial.params)]
+    return replace(ask, enqueue=[*again, *ask.enqueue])
 
 
 def best_of(

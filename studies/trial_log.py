@@ -10,6 +10,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 Direction = Literal["maximize", "minimize"]
+#: User attribute of an Optuna study: the numbers of its failed trials that shall be tried again.
+RETRIED = "retried"
 
 
 class TrialLog:
@@ -31,7 +33,18 @@ class TrialLog:
         self._study_id = storage.get_study_id_from_name(name)
         #: all of them, in order
         self.trials: list[FrozenTrial] = storage.get_all_trials(self._study_id)
+        self._retried = frozenset(self.study.user_attrs.get(RETRIED, ()))
         self._written = len(self.trials)
+
+    @property
+    def standing(self) -> list[FrozenTrial]:
+        """Those that count, in order: all but the failed ones that are to be tried again."""
+        return [trial for trial in self.trials if trial.number not in self._retried]
+
+    @property
+    def retried(self) -> list[FrozenTrial]:
+        """The failed ones that are to be tried again."""
+        return [trial for trial in self.trials if trial.number in self._retried]
 
     def add(self, trial: FrozenTrial) -> FrozenTrial:
         """Take in a trial that has ended; returns it with its number. `write` is still to come."""
@@ -45,6 +58,32 @@ class TrialLog:
         for trial in self.trials[self._written :]:
             self._storage.create_new_trial(self._study_id, template_trial=trial)
             self._written += 1
+
+
+def retry_failed(storage: BaseStorage, name: str) -> int:
+    """Have the failed trials of a study and its sub-studies tried again by its next run; return how many.
+
+    The trials stay as they are. Nobody may run the study meanwhile.
+    """
+    failed = failed_trials(storage, name)
+    for study_id, numbers in failed.items():
+        earlier = storage.get_study_user_attrs(study_id).get(RETRIED, [])
+        storage.set_study_user_attr(study_id, RETRIED, [*earlier, *numbers])
+    return sum(map(len, failed.values()))
+
+
+def failed_trials(storage: BaseStorage, name: str) -> dict[int, list[int]]:
+    """Return, by Optuna's id of a study and its sub-studies, the numbers of failed trials.
+
+    Those that are to be tried again already are left out, and so are studies without any.
+    """
+    found = {}
+    for study in storage.get_all_studies():
+        if study.study_name == name or study.study_name.startswith(f"{name}/"):
+            earlier = study.user_attrs.get(RETRIED, ())
+            trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.FAIL,))
+            found[study._study_id] = [trial.number for trial in trials if trial.number not in earlier]
+    return {study_id: numbers for study_id, numbers in found.items() if numbers}
 
 
 def ended(

@@ -209,7 +209,7 @@ def test_check_creates_nothing(tmp_path):
     url = sqlite_url(tmp_path)
     assert check(url) is None
     assert list(tmp_path.iterdir()) == []
-    assert upgrade(url) == check(url) == "0002"
+    assert upgrade(url) == check(url) == "0003"
     with pytest.raises(Unreachable, match="there is no folder"):
         check(sqlite_url(tmp_path / "no"))
 
@@ -232,4 +232,4 @@ def test_processes_that_make_the_database_at_the_same_time_share_it(tmp_path):
         process.stdin.write("go\n")
         process.stdin.flush()
     outcomes = [process.communicate(timeout=60) for process in processes]
-    assert outcomes == [("0002\n", "")] * 4
+    assert outcomes == [("0003\n", "")] * 4

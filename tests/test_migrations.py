@@ -9,10 +9,11 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from db_cases import latency, leased, make_study, sqlite_url
+from db_cases import evaluation, latency, leased, make_study, sqlite_url
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
-from db import results, schema
+from db import queue, requests, results, schema
 from db.errors import SchemaMismatch
 from db.latencies import latencies, save_latency
 from db.models import Base
@@ -165,7 +166,7 @@ def migrate(connect, how, revision):
 
 
 def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
-    """0001 -> 0002 -> 0001 -> 0002 with a study and its front in the database."""
+    """Down to 0001 and up again, twice, with a study and its front in the database."""
     front = NewFront(
         split="search", reason="final", points=({"trial": 0},), hypervolume=0.5, reference=(1.0, 0.0)
     )
@@ -174,7 +175,7 @@ def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
     assert tables(connect) == OURS - {"ss_latencies"}
     with pytest.raises(SchemaMismatch, match="older version"):
         check(url)
-    migrate(connect, command.upgrade, "0002")
+    assert upgrade(url) == schema.needed_revision()
     with Database.open(url) as database:
         lease = leased(database)
         kept = results.save_front(database, lease, front)
@@ -183,10 +184,31 @@ def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
     migrate(connect, command.downgrade, "0001")
     with connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM ss_fronts")).scalar() == 1
-    assert upgrade(url) == "0002"
+    migrate(connect, command.upgrade, "head")
     with Database.open(url) as database:
         assert results.fronts(database, "one") == [kept]
         assert latencies(database, "one") == [], "a downgrade gives the measurements up"
+
+
+def test_requests_come_and_go_and_what_refers_to_a_study_stays(url, connect):
+    """0003 changes a rule of the studies' table, which SQLite does by copying and dropping it."""
+    with Database.open(url) as database:
+        lease = leased(database, "old")
+        results.save_evaluation(database, evaluation(), lease=lease)
+        queue.release(database, lease)
+        make_study(database, "new")
+        requests.request(database, "new", "pause")
+    migrate(connect, command.downgrade, "0002")
+    with connect() as connection:
+        assert "priority" not in {column["name"] for column in inspect(connection).get_columns("ss_studies")}
+        statuses = connection.execute(text("SELECT status FROM ss_studies")).scalars()
+        assert set(statuses) == {"queued"}
+    assert upgrade(url) == schema.needed_revision()
+    with Database.open(url) as database:
+        assert len(results.evaluations(database, "old")) == 1
+        assert (get_study(database, "new").priority, get_study(database, "new").status) == (0, "queued")
+        with pytest.raises(IntegrityError), database.begin() as session:
+            session.execute(text("UPDATE ss_studies SET status = 'lost'"))
 
 
 NEXT = """
@@ -225,7 +247,7 @@ def test_older_tables_are_refused_with_the_way_out_and_the_way_out_works(url, ne
     with Database.open(url) as database:
         make_study(database)
     next_version()
-    advice = r"older version \(revision 0002, this program needs 9999\): run `searchsvc db upgrade`"
+    advice = r"older version \(revision 0003, this program needs 9999\): run `searchsvc db upgrade`"
     for refuses in (check, Database.open):
         with pytest.raises(SchemaMismatch, match=advice):
             refuses(url)
@@ -256,7 +278,7 @@ def test_our_tables_without_a_version_are_refused(url, connect):
 
 def test_migrations_are_found_from_anywhere(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == schema.needed_revision()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch):
@@ -268,4 +290,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch)
         upgrade(url)
     assert tables(connect) == set()
     monkeypatch.undo()
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == schema.needed_revision()

@@ -1,0 +1,107 @@
+"""`searchsvc serve` on real studies, with workers that sleep: crashes change neither trials nor the front."""
+
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from napping import queue_study
+from test_serve import TESTS, Served, until
+
+from db import results
+from db.session import Database
+from db.studies import get_study
+from searchsvc.demo.data import write
+from searchsvc.points import measured_in
+from searchsvc.storage import optuna_storage
+
+NAPPING = (sys.executable, TESTS / "simulated_child.py")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write(folder, search=8, test=1)
+    return folder / "manifest.jsonl"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('undisturbed') / 'x.db'}"
+    queue_study(url, manifest)
+    served = Served(url, "--once", command=NAPPING)
+    assert served.process.wait(100) == 0
+    served.close()
+    return url
+
+
+def trials(url: str) -> list[Any]:
+    with Database.open(url) as database:
+        points = measured_in(optuna.load_study(study_name="one", storage=optuna_storage(database)))
+        return [(p.number, p.key, p.method, p.label, p.params, p.accuracy, p.flops_ratio) for p in points]
+
+
+def ended(url: str) -> int:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
+    connection.close()
+    return int(count)
+
+
+@pytest.fixture
+def url(tmp_path: Path, manifest: Path) -> str:
+    made = f"sqlite:///{tmp_path / 'studies.db'}"
+    queue_study(made, manifest)
+    return made
+
+
+def assert_as_undisturbed(url: str, undisturbed: str) -> None:
+    assert trials(url) == trials(undisturbed)
+    with Database.open(url) as database, Database.open(undisturbed) as other:
+        assert [f.points for f in results.fronts(database, "one")] == [
+            f.points for f in results.fronts(other, "one")
+        ]
+        assert get_study(database, "one").outcome == get_study(other, "one").outcome
+        made = [attempt.key for attempt in results.attempts(database, "one") if attempt.error is None]
+        assert len(made) == len(set(made)), "an evaluation was made twice"
+
+
+def test_controllers_that_are_killed_change_nothing(url: str, undisturbed: str) -> None:
+    for wanted in (4, 15):
+        served = Served(url, command=NAPPING)
+        until(lambda wanted=wanted: ended(url) >= wanted)
+        served.process.kill()
+        before = trials(url)
+        served.close()
+    last = Served(url, "--once", command=NAPPING)
+    assert last.process.wait(100) == 0
+    last.close()
+    assert len(before) < len(trials(url))
+    assert trials(url)[: len(before)] == before
+    assert_as_undisturbed(url, undisturbed)
+
+
+def test_who_slept_in_the_midst_of_a_study_changes_nothing(url: str, undisturbed: str) -> None:
+    first = Served(url, lease=6, command=NAPPING)
+    until(lambda: ended(url) >= 4)
+    (pid,) = [entry["pid"] for entry in first.events("claimed")]
+    for process in (first.process.pid, pid):
+        os.kill(process, signal.SIGSTOP)
+    slept = ended(url)
+    second = Served(url, lease=6, command=NAPPING)
+    until(lambda: ended(url) >= slept + 2)
+    os.kill(pid, signal.SIGCONT)
+    with Database.open(url) as database:
+        until(lambda: get_study(database, "one").status == "done")
+    os.kill(first.process.pid, signal.SIGCONT)
+    until(lambda: first.events("ended"))
+    assert first.events("ended")[0]["how"] == "lost"
+    for served in (first, second):
+        assert served.end() == 0
+        served.close()
+    assert_as_undisturbed(url, undisturbed)
