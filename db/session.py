@@ -1,7 +1,7 @@
 """One database, opened: transactions for reading and for writing, and its URL for Optuna."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +32,7 @@ class Database:
         self._lock_seconds = lock_seconds
         self._reader = make_engine(self._url, lock_seconds)
         self._writer = self._reader.execution_options(**WRITING)
+        self._at_close = ExitStack()
 
     @classmethod
     def open(cls, url: str, *, lock_seconds: float = LOCK_SECONDS) -> Self:
@@ -103,8 +104,13 @@ class Database:
             session.connection()  # begin now, not with the first statement
             yield session
 
+    def at_close(self, act: Callable[[], None]) -> None:
+        """Have `act` called when this database is closed: it closes what somebody else has open on it."""
+        self._at_close.callback(act)
+
     def close(self) -> None:
         """Close all connections."""
+        self._at_close.close()
         self._reader.dispose()
 
     def __enter__(self) -> Self:

@@ -1,10 +1,9 @@
 """The memory of evaluations: what it holds by group, who uses it, and that nothing used is ever deleted."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from db_cases import DATASET, MODEL, evaluation, leased, make_study, sqlite_url
+from db_cases import DATASET, MODEL, evaluation, leased, make_study
 from sqlalchemy import event, select
 
 from db import cache, results
@@ -30,12 +29,6 @@ HELD = {
     "other metric": (29, {"metric": "anls"}),
 }
 USED = {key for key in HELD if "used" in key}
-
-
-@pytest.fixture
-def database(tmp_path) -> Iterator[Database]:
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 @pytest.fixture

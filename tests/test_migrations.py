@@ -1,6 +1,5 @@
 """Our schema: migrations equal the models, and live beside Optuna's without touching them."""
 
-import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from db_cases import latency, leased, make_study, sqlite_url
+from db_cases import latency, leased, make_study
 from sqlalchemy import create_engine, inspect, text
 
 from db import results, schema
@@ -35,13 +34,13 @@ OURS = {
 
 
 @pytest.fixture
-def url(tmp_path):
-    return sqlite_url(tmp_path)
+def url(empty_url):
+    return empty_url
 
 
 @pytest.fixture
 def connect(url):
-    """An engine of no configuration of ours, as a stranger would open the file."""
+    """An engine of no configuration of ours, as a stranger would open the database."""
     engine = create_engine(url)
     yield engine.begin
     engine.dispose()
@@ -53,14 +52,23 @@ def tables(connect):
 
 
 def definitions(connection):
-    """What SQLite says of our tables and indexes: constraints and their names included."""
-    chosen = "SELECT name, sql FROM sqlite_master WHERE name LIKE '%ss_%' AND sql IS NOT NULL"
-    found = {}
-    for name, sql in connection.execute(text(chosen)):
-        inner = re.sub(r"\s+", " ", sql).partition("(")[2].rpartition(")")[0]
-        found[name] = sorted(part.strip() for part in re.split(r",(?![^(]*\))", inner))
-    found.pop(schema.VERSION_TABLE, None)
-    return found
+    """What the database says of our tables: columns, indexes, constraints and their names."""
+    found = inspect(connection)
+    kinds = ("pk_constraint", "foreign_keys", "unique_constraints", "check_constraints", "indexes")
+    return {
+        table: [
+            sorted(
+                (column["name"], str(column["type"]), column["nullable"], column["default"])
+                for column in found.get_columns(table)
+            ),
+            *(_sorted(getattr(found, f"get_{kind}")(table)) for kind in kinds),
+        ]
+        for table in filter(schema.is_ours, found.get_table_names())
+    }
+
+
+def _sorted(constraints):
+    return constraints if isinstance(constraints, dict) else sorted(constraints, key=lambda one: one["name"])
 
 
 def test_migrations_equal_the_models(url, connect):
@@ -71,11 +79,10 @@ def test_migrations_equal_the_models(url, connect):
         context = MigrationContext.configure(connection, opts={"compare_server_default": True, **options})
         assert compare_metadata(context, Base.metadata) == []
         migrated = definitions(connection)
-    empty = create_engine("sqlite://")
-    with empty.begin() as connection:
+        Base.metadata.drop_all(connection)
+        assert definitions(connection) == {}
         Base.metadata.create_all(connection)
         assert migrated == definitions(connection)
-    empty.dispose()
 
 
 def test_every_table_bears_our_prefix(url, connect):
@@ -128,7 +135,7 @@ def test_we_first_then_optuna(url):
         assert database.revision() == schema.needed_revision()
 
 
-def test_both_write_while_the_other_has_the_file_open(url):
+def test_both_write_while_the_other_is_connected(url):
     with Database.open(url) as database:
         storage = optuna_storage(database)
         for number in range(5):
