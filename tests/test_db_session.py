@@ -10,7 +10,7 @@ from db_cases import make_study, python, sqlite_url
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from db.errors import InvalidUrl, Unreachable
+from db.errors import InvalidUrl, NotFound, Unreachable
 from db.session import Database, check, upgrade
 from db.studies import list_studies
 from db.urls import parse_url
@@ -230,3 +230,12 @@ def test_processes_that_make_the_database_at_the_same_time_share_it(empty_url):
         process.stdin.flush()
     outcomes = [process.communicate(timeout=60) for process in processes]
     assert outcomes == [("0002\n", "")] * 4
+
+
+def test_what_is_not_to_be_made_is_not_made(empty_url, tmp_path):
+    with pytest.raises(NotFound, match="no such database: .*; choose another with --db"):
+        Database.open(empty_url, create=False)
+    assert list(tmp_path.iterdir()) == []
+    upgrade(empty_url)
+    with Database.open(empty_url, create=False) as database:
+        assert list_studies(database) == []
