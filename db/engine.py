@@ -16,16 +16,17 @@ _NO_TRANSACTION = {"sqlite_begin": ""}
 _CONNECT_SECONDS = 10
 
 
-def make_engine(url: URL, lock_seconds: float) -> Engine:
+def make_engine(url: URL, lock_seconds: float, *, foreign_keys: bool = True) -> Engine:
     """Return an engine for a parsed URL; nothing is opened yet.
 
     Args:
         url: as `parse_url` returns it.
         lock_seconds: how long a statement waits for another process's lock (SQLite).
+        foreign_keys: whether every statement keeps to them (SQLite; a server always sees to that).
     """
     if is_sqlite(url):
         engine = create_engine(url)
-        _prepare_sqlite(engine, round(lock_seconds * 1000))
+        _prepare_sqlite(engine, round(lock_seconds * 1000), foreign_keys)
         return engine
     try:
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
@@ -33,14 +34,14 @@ def make_engine(url: URL, lock_seconds: float) -> Engine:
         raise InvalidUrl(f"{display(url)} needs psycopg: pip install 'searchsvc[postgres]'") from error
 
 
-def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
+def _prepare_sqlite(engine: Engine, lock_milliseconds: int, foreign_keys: bool) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         # The driver must begin no transaction of its own: it would begin deferred ones, and a deferred
         # transaction that writes after it has read fails at once when somebody else wrote in between.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {lock_milliseconds}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
         quick_commits(connection)
 
     @event.listens_for(engine, "begin")

@@ -95,11 +95,17 @@ class Database:
 
     def upgrade(self) -> None:
         """Make our tables, or bring older ones up to date; what is up to date stays as it is."""
-        with reaching(self._url):
-            if is_sqlite(self._url):
-                switch_to_wal(self._reader, self._lock_seconds)
-            with self._writer.begin() as connection:
-                migrate(connection)
+        # A table that SQLite cannot alter is made anew and the old one dropped, and with it, were foreign keys
+        # watched, all that refers to it: https://www.sqlite.org/lang_altertable.html#otheralter
+        engine = make_engine(self._url, self._lock_seconds, foreign_keys=False)
+        try:
+            with reaching(self._url):
+                if is_sqlite(self._url):
+                    switch_to_wal(engine, self._lock_seconds)
+                with engine.execution_options(**WRITING).begin() as connection:
+                    migrate(connection)
+        finally:
+            engine.dispose()
 
     def _try_to_write(self) -> None:
         """Write something and take it back: what is read-only is found now, and not hours later."""

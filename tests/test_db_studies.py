@@ -79,7 +79,7 @@ def test_a_spec_holds_finite_numbers_only(database):
 
 
 def fill(database, lease):
-    results.save_evaluation(database, evaluation(), lease=lease, trial=0)
+    results.save_evaluation(database, evaluation(), lease=lease)
     attempt = NewAttempt(key="k1", worker="w", started_at=NOW, ended_at=NOW)
     results.record_attempt(database, lease, attempt)
     front = NewFront(split="search", reason="final", points=(), hypervolume=0.0, reference=(0.0, 1.0))

@@ -1,6 +1,7 @@
 """Our schema: migrations equal the models, and live beside Optuna's without touching them."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -8,8 +9,8 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from db_cases import latency, leased, make_study
-from sqlalchemy import create_engine, inspect, text
+from db_cases import evaluation, latency, leased, make_study
+from sqlalchemy import JSON, create_engine, inspect, text
 
 from db import results, schema
 from db.errors import SchemaMismatch
@@ -17,7 +18,7 @@ from db.latencies import latencies, save_latency
 from db.models import Base
 from db.session import Database, check, upgrade
 from db.studies import get_study
-from db.values import NewFront
+from db.values import NewFront, SampleSet
 
 OURS = {
     "ss_alembic_version",
@@ -28,6 +29,7 @@ OURS = {
     "ss_latencies",
     "ss_models",
     "ss_profiles",
+    "ss_sample_sets",
     "ss_studies",
     "ss_study_evaluations",
 }
@@ -172,16 +174,16 @@ def migrate(connect, how, revision):
 
 
 def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
-    """0001 -> 0002 -> 0001 -> 0002 with a study and its front in the database."""
+    """0001, the newest, 0001, the newest, with a study and its front in the database."""
     front = NewFront(
         split="search", reason="final", points=({"trial": 0},), hypervolume=0.5, reference=(1.0, 0.0)
     )
     upgrade(url)
     migrate(connect, command.downgrade, "0001")
-    assert tables(connect) == OURS - {"ss_latencies"}
+    assert tables(connect) == OURS - {"ss_latencies", "ss_sample_sets"}
     with pytest.raises(SchemaMismatch, match="older version"):
         check(url)
-    migrate(connect, command.upgrade, "0002")
+    migrate(connect, command.upgrade, "head")
     with Database.open(url) as database:
         lease = leased(database)
         kept = results.save_front(database, lease, front)
@@ -190,10 +192,41 @@ def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
     migrate(connect, command.downgrade, "0001")
     with connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM ss_fronts")).scalar() == 1
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == schema.needed_revision()
     with Database.open(url) as database:
         assert results.fronts(database, "one") == [kept]
         assert latencies(database, "one") == [], "a downgrade gives the measurements up"
+
+
+SAMPLES = SampleSet(ids=("a", "b", "c", "é"), visual_tokens=(144, 144, 16, 9), text_tokens=(7, 8, 9, 10))
+LISTS = {name: list(value) for name, value in vars(SAMPLES).items()}
+
+
+def test_samples_move_out_of_the_evaluations_and_back(url, connect):
+    """The newest, 0002, the newest, with evaluations of two sample sets, of none, and their links in the database."""
+    other = replace(SAMPLES, ids=("a", "b", "c", "d"))
+    news = [evaluation(f"k{n}", samples=samples) for n, samples in enumerate((SAMPLES, other, None, SAMPLES))]
+    with Database.open(url) as database:
+        lease = leased(database)
+        saved = [results.save_evaluation(database, new, lease=lease) for new in news]
+    migrate(connect, command.downgrade, "0002")
+    with connect() as connection:
+        chosen = text("SELECT cost FROM ss_evaluations ORDER BY key").columns(cost=JSON)
+        costs = connection.execute(chosen).scalars().all()
+        assert connection.execute(text("SELECT trial FROM ss_study_evaluations")).all() == [(None,)] * 4
+    assert costs[0] == costs[3] == {**LISTS, "decoder_ratio": 0.5}
+    assert costs[1:3] == [{**costs[0], "ids": list(other.ids)}, {"decoder_ratio": 0.5}]
+    upgrade(url)
+    with Database.open(url) as database:
+        used = results.evaluations(database, "one")
+        assert [one.evaluation for one in used] == saved
+        assert results.save_evaluation(database, evaluation("new", samples=SAMPLES)).samples == SAMPLES
+        third = results.save_evaluation(
+            database, evaluation("newer", samples=replace(other, text_tokens=(1,) * 4))
+        )
+        assert third.samples.text_tokens == (1,) * 4
+        with database.session() as session:
+            assert session.execute(text("SELECT count(*) FROM ss_sample_sets")).scalar() == 3
 
 
 NEXT = """
@@ -232,7 +265,7 @@ def test_older_tables_are_refused_with_the_way_out_and_the_way_out_works(url, ne
     with Database.open(url) as database:
         make_study(database)
     next_version()
-    advice = r"older version \(revision 0002, this program needs 9999\): run `searchsvc db upgrade`"
+    advice = r"older version \(revision \d{4}, this program needs 9999\): run `searchsvc db upgrade`"
     for refuses in (check, Database.open):
         with pytest.raises(SchemaMismatch, match=advice):
             refuses(url)
@@ -263,7 +296,7 @@ def test_our_tables_without_a_version_are_refused(url, connect):
 
 def test_migrations_are_found_from_anywhere(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == schema.needed_revision()
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch):
@@ -275,4 +308,4 @@ def test_a_migration_that_fails_leaves_nothing_behind(url, connect, monkeypatch)
         upgrade(url)
     assert tables(connect) == set()
     monkeypatch.undo()
-    assert upgrade(url) == "0002"
+    assert upgrade(url) == schema.needed_revision()
