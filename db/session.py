@@ -95,8 +95,8 @@ class Database:
 
     def upgrade(self) -> None:
         """Make our tables, or bring older ones up to date; what is up to date stays as it is."""
-        # A table that SQLite cannot alter is made anew and the old one dropped, and with it, were foreign keys
-        # watched, all that refers to it: https://www.sqlite.org/lang_altertable.html#otheralter
+        # A table that SQLite cannot alter is made anew and the old one dropped; where foreign keys are kept,
+        # what refers to it goes, too: https://www.sqlite.org/lang_altertable.html#otheralter
         engine = make_engine(self._url, self._lock_seconds, foreign_keys=False)
         try:
             with reaching(self._url):

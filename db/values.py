@@ -60,7 +60,7 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSet:
-    """The samples of a split in their order, and the tokens of each one's prompt; equal sets are stored once."""
+    """The samples of a split in their order, and the tokens of their prompts; equal sets are stored once."""
 
     ids: tuple[str, ...]
     visual_tokens: tuple[int, ...]
@@ -73,8 +73,8 @@ class NewEvaluation:
 
     `key` stands for everything that decides the numbers. `pruning` is None for no pruning. `scores`,
     `divergences` (KL to the unpruned answer, nats) and `predictions` hold one entry per sample, in the order
-    of the split, which `samples` describes; `tokens_per_layer` is the mean number of visual tokens at each decoder layer; `cost` is the
-    caller's JSON; `seconds` the time that measuring took.
+    of the split, which `samples` describes; `tokens_per_layer` is the mean number of visual tokens at each
+    decoder layer; `cost` is the caller's JSON; `seconds` the time that measuring took.
     """
 
     key: str

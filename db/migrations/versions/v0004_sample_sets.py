@@ -35,6 +35,7 @@ EVALUATIONS = sa.table(
     *(sa.column(name, sa.Integer) for name in ("id", "sample_set_id")),
     sa.column("cost", sa.JSON),
 )
+REFERENCE = "fk_ss_evaluations_sample_set_id"
 
 
 def upgrade() -> None:
@@ -49,9 +50,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("ss_evaluations") as table:
         table.add_column(sa.Column("sample_set_id", sa.Integer))
-        table.create_foreign_key(
-            "fk_ss_evaluations_sample_set_id", "ss_sample_sets", ["sample_set_id"], ["id"]
-        )
+        table.create_foreign_key(REFERENCE, "ss_sample_sets", ["sample_set_id"], ["id"])
     known: dict[str, int] = {}
     for chunk in _chunks():
         for row in chunk:
@@ -74,7 +73,7 @@ def downgrade() -> None:
             if row.sample_set_id is not None:
                 _rewrite(row.id, cost=sets[row.sample_set_id] | row.cost)
     with op.batch_alter_table("ss_evaluations") as table:
-        table.drop_constraint("fk_ss_evaluations_sample_set_id", type_="foreignkey")
+        table.drop_constraint(REFERENCE, type_="foreignkey")
         table.drop_column("sample_set_id")
     op.drop_table("ss_sample_sets")
 
