@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Row, Select, Text, cast, delete, exists, func, select, type_coerce
+from sqlalchemy import ColumnElement, Row, Select, Text, cast, delete, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.errors import Ambiguous, NotFound
-from db.models import DatasetRow, EvaluationRow, ModelRow, StudyEvaluationRow, StudyRow, utc_now
+from db.models import DatasetRow, EvaluationRow, ModelRow, SampleSetRow, StudyEvaluationRow, StudyRow, utc_now
 from db.session import Database
 from db.values import CacheGroup, Removal, Removed
 
@@ -29,17 +29,13 @@ _WHAT = {
 }
 
 
-def cache_groups(database: Database, *, per_sample: str) -> list[CacheGroup]:
-    """Return what is remembered, by model, dataset, split and metric; no scores are unpacked.
-
-    `per_sample` names a list in the evaluations' `cost` that has an item per sample.
-    """
-    samples = func.coalesce(func.json_array_length(type_coerce(EvaluationRow.cost, JSON)[per_sample]), 0)
+def cache_groups(database: Database) -> list[CacheGroup]:
+    """Return what is remembered, by model, dataset, split and metric; no scores are unpacked."""
     grouped = _described(
         func.count(EvaluationRow.id).label("evaluations"),
         func.count(EvaluationRow.id).filter(~_IS_USED).label("unused"),
         _studies_of_group().label("studies"),
-        func.sum(samples).label("samples"),
+        func.sum(func.coalesce(SampleSetRow.size, 0)).label("samples"),
         func.sum(EvaluationRow.seconds).label("seconds"),
         func.sum(_stored_bytes()).label("bytes"),
         func.min(EvaluationRow.created_at).label("first_made"),
@@ -89,8 +85,10 @@ def _described(*columns: Any) -> Select[Any]:
     """Select columns of evaluations beside the names of what they are about."""
     what: list[Any] = [column.label(name) for name, column in _WHAT.items()]
     tables: Select[Any] = select(*what, *columns).select_from(EvaluationRow)
-    return tables.join(ModelRow, EvaluationRow.model_id == ModelRow.id).join(
-        DatasetRow, EvaluationRow.dataset_id == DatasetRow.id
+    return (
+        tables.join(ModelRow, EvaluationRow.model_id == ModelRow.id)
+        .join(DatasetRow, EvaluationRow.dataset_id == DatasetRow.id)
+        .outerjoin(SampleSetRow, EvaluationRow.sample_set_id == SampleSetRow.id)
     )
 
 

@@ -81,16 +81,16 @@ class PackedFloats(TypeDecorator[tuple[float, ...]]):
         return struct.unpack(f"<{len(data) // 8}d", data)
 
 
-class PackedTexts(TypeDecorator[tuple[str, ...]]):
-    """Short texts (a prediction per sample) as a deflated JSON list."""
+class PackedList(TypeDecorator[tuple[Any, ...]]):
+    """Short texts or whole numbers (a prediction, a number of tokens per sample) as a deflated JSON list."""
 
     impl = LargeBinary
     cache_ok = True
 
-    def process_bind_param(self, value: Sequence[str] | None, _dialect: Dialect) -> bytes | None:
+    def process_bind_param(self, value: Sequence[Any] | None, _dialect: Dialect) -> bytes | None:
         return None if value is None else zlib.compress(json.dumps(list(value)).encode())
 
-    def process_result_value(self, value: bytes | None, _dialect: Dialect) -> tuple[str, ...] | None:
+    def process_result_value(self, value: bytes | None, _dialect: Dialect) -> tuple[Any, ...] | None:
         return None if value is None else tuple(json.loads(zlib.decompress(value)))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedTexts, UtcDateTime
+from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedList, UtcDateTime
 from db.errors import DatabaseError
 
 PREFIX = "ss_"
@@ -94,6 +94,19 @@ class StudyRow(Base):
     dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
 
 
+class SampleSetRow(Base):
+    """The samples that evaluations have in common: written once, for they take more room than the scores."""
+
+    __tablename__ = "ss_sample_sets"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    size: Mapped[int]
+    ids: Mapped[tuple[str, ...]] = mapped_column(PackedList)
+    visual_tokens: Mapped[tuple[int, ...]] = mapped_column(PackedList)
+    text_tokens: Mapped[tuple[int, ...]] = mapped_column(PackedList)
+
+
 class EvaluationRow(Base):
     """One configuration measured on one dataset; it belongs to its key, not to a study."""
 
@@ -103,6 +116,7 @@ class EvaluationRow(Base):
     key: Mapped[str] = mapped_column(String(64), unique=True)
     model_id: Mapped[int] = mapped_column(ForeignKey("ss_models.id"))
     dataset_id: Mapped[int] = mapped_column(ForeignKey("ss_datasets.id"))
+    sample_set_id: Mapped[int | None] = mapped_column(ForeignKey("ss_sample_sets.id"))
     split: Mapped[str] = mapped_column(String(64))
     metric: Mapped[str] = mapped_column(String(64))
     #: Ranker and schedule; NULL is no pruning.
@@ -112,7 +126,7 @@ class EvaluationRow(Base):
     #: Per sample, in the order of the split.
     scores: Mapped[tuple[float, ...]] = mapped_column(PackedFloats)
     divergences: Mapped[tuple[float, ...] | None] = mapped_column(PackedFloats)
-    predictions: Mapped[tuple[str, ...] | None] = mapped_column(PackedTexts)
+    predictions: Mapped[tuple[str, ...] | None] = mapped_column(PackedList)
     cost: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
     seconds: Mapped[float] = mapped_column(FiniteFloat)
     worker: Mapped[str] = mapped_column(Text)
@@ -120,16 +134,16 @@ class EvaluationRow(Base):
 
     model: Mapped[ModelRow] = relationship(lazy="joined", innerjoin=True)
     dataset: Mapped[DatasetRow] = relationship(lazy="joined", innerjoin=True)
+    sample_set: Mapped[SampleSetRow | None] = relationship(lazy="joined")
 
 
 class StudyEvaluationRow(Base):
-    """A study used an evaluation, as its trial `trial`; `cached` when it was already there."""
+    """A study used an evaluation; `cached` when it was already there."""
 
     __tablename__ = "ss_study_evaluations"
 
     study_id: Mapped[int] = mapped_column(ForeignKey("ss_studies.id", ondelete="CASCADE"), primary_key=True)
     evaluation_id: Mapped[int] = mapped_column(ForeignKey("ss_evaluations.id"), primary_key=True, index=True)
-    trial: Mapped[int | None]
     cached: Mapped[bool]
 
     evaluation: Mapped[EvaluationRow] = relationship(lazy="joined", innerjoin=True)

@@ -37,7 +37,6 @@ def save_evaluation(
     new: NewEvaluation,
     *,
     lease: Lease | None = None,
-    trial: int | None = None,
     attempt: NewAttempt | None = None,
 ) -> Evaluation:
     """Store an evaluation and return it; one that has its key already is returned instead, unchanged.
@@ -46,7 +45,6 @@ def save_evaluation(
         database: where to.
         new: what was measured.
         lease: the study that it was measured for, if any.
-        trial: its trial's number in that study, if it has one yet.
         attempt: the study's try that came to it, stored with it.
 
     Raises:
@@ -57,16 +55,14 @@ def save_evaluation(
         study = None if lease is None else held_row(session, lease)
         row = rows.insert_or_get(session, _evaluation_row(session, study, new), EvaluationRow.key)
         if study is not None:
-            _link(session, study, row, trial, cached=False)
+            _link(session, study, row, cached=False)
             if attempt is not None:
                 session.add(AttemptRow(study_id=study.id, **vars(attempt)))
         return rows.to_evaluation(row)
 
 
-def link_evaluation(
-    database: Database, lease: Lease, key: str, *, trial: int | None = None, cached: bool = True
-) -> None:
-    """Note that the lease's study used a stored evaluation, or in which trial; what is noted already stays.
+def link_evaluation(database: Database, lease: Lease, key: str, *, cached: bool = True) -> None:
+    """Note that the lease's study used a stored evaluation; what is noted already stays.
 
     Raises:
         LeaseLost: the lease has been taken over.
@@ -79,17 +75,17 @@ def link_evaluation(
         row = session.scalar(chosen.with_for_update(read=True, key_share=True, of=EvaluationRow))
         if row is None:
             raise NotFound(f"no evaluation has the key {key}")
-        _link(session, study, row, trial, cached=cached)
+        _link(session, study, row, cached=cached)
 
 
 def evaluations(database: Database, study: str) -> list[StudyEvaluation]:
-    """Return what a study evaluated, in the order of its trials (those without a trial last)."""
+    """Return what a study evaluated, in the order in which it was first evaluated by any."""
     link = StudyEvaluationRow
     with database.session() as session:
         chosen = select(link).where(link.study_id == rows.study_row(session, study).id)
-        ordered = chosen.order_by(link.trial.is_(None), link.trial, link.evaluation_id)
+        ordered = chosen.order_by(link.evaluation_id)
         return [
-            StudyEvaluation(trial=row.trial, cached=row.cached, evaluation=rows.to_evaluation(row.evaluation))
+            StudyEvaluation(cached=row.cached, evaluation=rows.to_evaluation(row.evaluation))
             for row in session.scalars(ordered)
         ]
 
@@ -170,13 +166,10 @@ def _fronts(study: StudyRow) -> Select[FrontRow]:
     return select(FrontRow).where(FrontRow.study_id == study.id)
 
 
-def _link(session: Session, study: StudyRow, row: EvaluationRow, trial: int | None, *, cached: bool) -> None:
-    link = session.get(StudyEvaluationRow, (study.id, row.id))
-    if link is None:
-        link = StudyEvaluationRow(study_id=study.id, evaluation_id=row.id, cached=cached)
-        session.add(link)
-    if link.trial is None:
-        link.trial = trial
+def _link(session: Session, study: StudyRow, row: EvaluationRow, *, cached: bool) -> None:
+    same = (StudyEvaluationRow.study_id == study.id, StudyEvaluationRow.evaluation_id == row.id)
+    if session.scalar(select(StudyEvaluationRow.study_id).where(*same)) is None:
+        session.add(StudyEvaluationRow(study_id=study.id, evaluation_id=row.id, cached=cached))
 
 
 def _evaluation_row(session: Session, study: StudyRow | None, new: NewEvaluation) -> EvaluationRow:
@@ -187,4 +180,6 @@ def _evaluation_row(session: Session, study: StudyRow | None, new: NewEvaluation
         model, dataset = study.model, study.dataset
     else:
         model, dataset = rows.model_row(session, new.model), rows.dataset_row(session, new.dataset)
-    return EvaluationRow(**{**vars(new), "model": model, "dataset": dataset})
+    content = {name: value for name, value in vars(new).items() if name != "samples"}
+    sample_set = rows.sample_set_row(session, new.samples)
+    return EvaluationRow(**{**content, "model": model, "dataset": dataset, "sample_set": sample_set})

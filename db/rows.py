@@ -1,5 +1,7 @@
 """Between rows and values, both ways."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import fields
 from difflib import get_close_matches
@@ -64,6 +66,16 @@ def dataset_row(session: Session, ref: values.DatasetRef) -> models.DatasetRow:
     return insert_or_get(session, row, models.DatasetRow.sha256)
 
 
+def sample_set_row(session: Session, samples: values.SampleSet | None) -> models.SampleSetRow | None:
+    """Return the samples' row, made when it is new; None where nothing is said of them."""
+    if samples is None:
+        return None
+    text = json.dumps([samples.ids, samples.visual_tokens, samples.text_tokens])
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    row = models.SampleSetRow(sha256=sha256, size=len(samples.ids), **vars(samples))
+    return insert_or_get(session, row, models.SampleSetRow.sha256)
+
+
 def to_study(row: models.StudyRow) -> values.Study:
     """Return the row's value."""
     return _value(values.Study, row, model=_model(row), dataset=_dataset(row))
@@ -71,8 +83,14 @@ def to_study(row: models.StudyRow) -> values.Study:
 
 def to_evaluation(row: models.EvaluationRow) -> values.Evaluation:
     """Return the row's value."""
-    tokens = tuple(row.tokens_per_layer)
-    return _value(values.Evaluation, row, model=_model(row), dataset=_dataset(row), tokens_per_layer=tokens)
+    return _value(
+        values.Evaluation,
+        row,
+        model=_model(row),
+        dataset=_dataset(row),
+        tokens_per_layer=tuple(row.tokens_per_layer),
+        samples=None if row.sample_set is None else _value(values.SampleSet, row.sample_set),
+    )
 
 
 def to_attempt(row: models.AttemptRow) -> values.Attempt:

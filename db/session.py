@@ -1,7 +1,7 @@
 """One database, opened: transactions for reading and for writing, and its URL for Optuna."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +9,7 @@ from typing import Any, Self
 from sqlalchemy.orm import Session
 
 from db.engine import WRITING, make_engine, migrating, switch_to_wal
+from db.errors import NotFound
 from db.reach import reaching
 from db.schema import VERSION_TABLE, check_schema, migrate
 from db.urls import display, is_sqlite, parse_url
@@ -32,17 +33,29 @@ class Database:
         self._lock_seconds = lock_seconds
         self._reader = make_engine(self._url, lock_seconds)
         self._writer = self._reader.execution_options(**WRITING)
+        self._at_close = ExitStack()
 
     @classmethod
-    def open(cls, url: str, *, lock_seconds: float = LOCK_SECONDS) -> Self:
-        """Return the database, ready for use; its tables are made when it has none of ours.
+    def open(cls, url: str, *, create: bool = True, lock_seconds: float = LOCK_SECONDS) -> Self:
+        """Return the database, ready for use.
+
+        Args:
+            url: where it is.
+            create: make our tables, and an SQLite file, where there are none.
+            lock_seconds: as for the class.
 
         Raises:
             Unreachable: it cannot be opened or written.
+            NotFound: there is none, or it holds no table of ours, and it is not to be made.
             SchemaMismatch: its tables are older or newer than this program's.
         """
         database = cls(url, lock_seconds=lock_seconds)
         try:
+            if not create and database.is_missing():
+                raise NotFound(
+                    f"no such database: {database.shown_url}; choose another with --db, or let "
+                    "`searchsvc study create` or `searchsvc db upgrade` make it"
+                )
             if database.revision() is None:
                 database.upgrade()
             database._try_to_write()
@@ -72,6 +85,13 @@ class Database:
         """Return the revision of our tables, None when there are none; errors as in `open`."""
         with reaching(self._url), self._reader.connect() as connection:
             return check_schema(connection)
+
+    def is_missing(self) -> bool:
+        """Return whether there is no table of ours, nor, of SQLite, a file; errors as in `open`."""
+        path = Path(self._url.database or "")
+        if is_sqlite(self._url) and path.parent.is_dir() and not path.exists():
+            return True  # looking inside would make the file
+        return self.revision() is None
 
     def upgrade(self) -> None:
         """Make our tables, or bring older ones up to date; what is up to date stays as it is."""
@@ -103,8 +123,13 @@ class Database:
             session.connection()  # begin now, not with the first statement
             yield session
 
+    def at_close(self, act: Callable[[], None]) -> None:
+        """Have `act` called when this database is closed: it closes what somebody else has open on it."""
+        self._at_close.callback(act)
+
     def close(self) -> None:
         """Close all connections."""
+        self._at_close.close()
         self._reader.dispose()
 
     def __enter__(self) -> Self:
@@ -130,9 +155,5 @@ def check(url: str) -> str | None:
         Unreachable: it cannot be opened.
         SchemaMismatch: its tables are older or newer than this program's.
     """
-    parsed = parse_url(url)
-    path = Path(parsed.database or "")
-    if is_sqlite(parsed) and path.parent.is_dir() and not path.exists():
-        return None
     with Database(url) as database:
-        return database.revision()
+        return None if database.is_missing() else database.revision()

@@ -66,13 +66,22 @@ class Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SampleSet:
+    """The samples of a split in their order, and the tokens of their prompts; equal sets are stored once."""
+
+    ids: tuple[str, ...]
+    visual_tokens: tuple[int, ...]
+    text_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewEvaluation:
     """One configuration measured on one split of one dataset.
 
     `key` stands for everything that decides the numbers. `pruning` is None for no pruning. `scores`,
     `divergences` (KL to the unpruned answer, nats) and `predictions` hold one entry per sample, in the order
-    of the split; `tokens_per_layer` is the mean number of visual tokens at each decoder layer; `cost` is the
-    caller's JSON; `seconds` the time that measuring took.
+    of the split, which `samples` describes; `tokens_per_layer` is the mean number of visual tokens at each
+    decoder layer; `cost` is the caller's JSON; `seconds` the time that measuring took.
     """
 
     key: str
@@ -87,6 +96,7 @@ class NewEvaluation:
     cost: dict[str, Any]
     seconds: float
     worker: str
+    samples: SampleSet | None = None
     divergences: tuple[float, ...] | None = None
     predictions: tuple[str, ...] | None = None
 
@@ -101,9 +111,8 @@ class Evaluation(NewEvaluation):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyEvaluation:
-    """An evaluation as one study used it: in which trial, and whether it was there before the study asked."""
+    """An evaluation as one study used it, and whether it was there before the study asked."""
 
-    trial: int | None
     cached: bool
     evaluation: Evaluation
 

@@ -30,7 +30,7 @@ def show_cache(database: Database, *, digits: int | None = None) -> list[dict[st
             "first_made": group.first_made.isoformat(timespec="seconds"),
             "last_made": group.last_made.isoformat(timespec="seconds"),
         }
-        for group in cache.cache_groups(database, per_sample="ids")
+        for group in cache.cache_groups(database)
     ]
 
 
@@ -117,9 +117,9 @@ def _content(database: Database, subject: Subject, trial: FrozenTrial) -> dict[s
     if text is None:
         return unpruned
     stored = results.find_evaluation(database, key_of_content(unpruned))
-    if stored is None:
+    if stored is None or stored.samples is None:
         raise ServiceError(
             f"trial {trial.number} cannot be explained: the database does not hold the unpruned evaluation, "
             "which knows the samples' numbers of visual tokens"
         )
-    return subject.key_content("search", Pruning.model_validate_json(text), stored.cost["visual_tokens"])
+    return subject.key_content("search", Pruning.model_validate_json(text), stored.samples.visual_tokens)

@@ -246,12 +246,14 @@ class Evaluations:
             tokens_per_layer=tuple(evaluation.tokens_per_layer),
             accuracy=evaluation.accuracy,
             scores=tuple(evaluation.scores),
+            samples=values.SampleSet(
+                ids=tuple(record.id for record in evaluation.records),
+                visual_tokens=tuple(record.visual_tokens for record in evaluation.records),
+                text_tokens=tuple(record.text_tokens for record in evaluation.records),
+            ),
             divergences=tuple(record.kl for record in evaluation.records),
             predictions=tuple(record.prediction for record in evaluation.records),
             cost={
-                "ids": [record.id for record in evaluation.records],
-                "visual_tokens": [record.visual_tokens for record in evaluation.records],
-                "text_tokens": [record.text_tokens for record in evaluation.records],
                 "decoder_ratio": evaluation.decoder_ratio,
                 "kv_ratio": evaluation.kv_ratio,
                 "vision_token_ratio": evaluation.vision_token_ratio,
@@ -275,13 +277,14 @@ def _done(outcome: Evaluation | Stopped) -> Future[Evaluation | Stopped]:
 
 def _records(stored: values.Evaluation) -> list[SampleRecord]:
     """Read the per-sample records back from a stored evaluation."""
-    cost = stored.cost
+    samples = stored.samples
+    assert samples is not None  # `_new` gives them
     columns = zip(
-        cost["ids"],
+        samples.ids,
         stored.scores,
         stored.divergences or (),
-        cost["visual_tokens"],
-        cost["text_tokens"],
+        samples.visual_tokens,
+        samples.text_tokens,
         stored.predictions or (),
         strict=True,
     )

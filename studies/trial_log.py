@@ -9,6 +9,9 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+#: user attribute of a trial that nobody will end
+ORPHAN = "orphan"
+
 Direction = Literal["maximize", "minimize"]
 #: User attribute of an Optuna study: the numbers of its failed trials that shall be tried again.
 RETRIED = "retried"
@@ -17,7 +20,7 @@ RETRIED = "retried"
 class TrialLog:
     """What `optuna.Study.add_trial` does, in two steps, and without reading back what was just written.
 
-    A trial's number is its place in the log: nobody else adds any. It is written whole, once it has ended.
+    A trial's number is its place in the study: nobody else adds any. It is written whole, once it has ended.
     """
 
     def __init__(self, storage: BaseStorage, name: str, directions: Sequence[Direction]) -> None:
@@ -31,8 +34,10 @@ class TrialLog:
         )
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(name)
-        #: all of them, in order
-        self.trials: list[FrozenTrial] = storage.get_all_trials(self._study_id)
+        stored = storage.get_all_trials(self._study_id)
+        #: all that have ended, in order
+        self.trials: list[FrozenTrial] = [trial for trial in stored if not self._is_orphan(trial)]
+        self._orphans = len(stored) - len(self.trials)
         self._retried = frozenset(self.study.user_attrs.get(RETRIED, ()))
         self._written = len(self.trials)
 
@@ -46,10 +51,21 @@ class TrialLog:
         """The failed ones that are to be tried again."""
         return [trial for trial in self.trials if trial.number in self._retried]
 
+    def _is_orphan(self, trial: FrozenTrial) -> bool:
+        """Whether a process of an earlier version, which wrote down what it proposed, died over this trial.
+
+        It is marked as failed, and proposed anew as if it had never been.
+        """
+        if not trial.state.is_finished():
+            self._storage.set_trial_user_attr(trial._trial_id, ORPHAN, True)
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            return True
+        return ORPHAN in trial.user_attrs
+
     def add(self, trial: FrozenTrial) -> FrozenTrial:
         """Take in a trial that has ended; returns it with its number. `write` is still to come."""
         added = copy.copy(trial)
-        added.number = len(self.trials)
+        added.number = len(self.trials) + self._orphans
         self.trials.append(added)
         return added
 

@@ -1,4 +1,4 @@
-"""What several test files share: a tiny random model with data, made once per test run."""
+"""What several test files share: a tiny random model with data, made once per test run; databases per test."""
 
 import atexit
 import json
@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 # transformers copies the code that models bring to a place that it reads off the environment when it is imported
 if "HF_MODULES_CACHE" not in os.environ:
     os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
     atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
+from databases import PostgresServer, postgres_server
+from db_cases import sqlite_url
 from tiny_vlm import save_tiny_vlm, write_images
+
+from db.session import Database, upgrade
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +52,64 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = folder / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return manifest
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, started with the first test that wants it."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a PostgreSQL database that holds our tables, and which nobody is connected to."""
+    with postgres.database() as url:
+        upgrade(url)
+        yield make_url(url).database or ""
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file that holds our tables."""
+    folder = tmp_path_factory.mktemp("template")
+    upgrade(sqlite_url(folder))
+    return folder / "memory.db"
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each kind of database that we support: what asks for this, or for what follows, runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database without any table."""
+    if engine == "sqlite":
+        yield sqlite_url(tmp_path)
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database with our tables, and nothing in them."""
+    if engine == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "memory.db")
+        yield sqlite_url(tmp_path)
+        return
+    template = request.getfixturevalue("postgres_template")
+    with request.getfixturevalue("postgres").database(template) as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The same, opened."""
+    with Database.open(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
 """The memory of evaluations: what it holds by group, who uses it, and that nothing used is ever deleted."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from db_cases import DATASET, MODEL, evaluation, leased, make_study, sqlite_url
+from db_cases import DATASET, MODEL, evaluation, leased, make_study
 from sqlalchemy import event, select
 
 from db import cache, results
@@ -13,7 +12,7 @@ from db.models import EvaluationRow
 from db.queue import finish
 from db.session import Database
 from db.studies import delete_study
-from db.values import DatasetRef, ModelRef
+from db.values import DatasetRef, ModelRef, SampleSet
 
 OTHER_MODEL = ModelRef(fingerprint="fa" * 32, reference="other", architecture="")
 OTHER_DATA = DatasetRef(sha256="e" * 64, path="/data/other.jsonl", samples=2)
@@ -29,13 +28,8 @@ HELD = {
     "other data": (20, {"dataset": OTHER_DATA}),
     "other metric": (29, {"metric": "anls"}),
 }
+SAMPLES = SampleSet(ids=("a", "b", "c", "d"), visual_tokens=(144,) * 4, text_tokens=(9,) * 4)
 USED = {key for key in HELD if "used" in key}
-
-
-@pytest.fixture
-def database(tmp_path) -> Iterator[Database]:
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -43,9 +37,8 @@ def held(database) -> Database:
     """A database with every evaluation of `HELD`."""
     lease = leased(database)
     for key, (days, changes) in HELD.items():
-        cost = {"ids": ["a", "b", "c", "d"]}
         results.save_evaluation(
-            database, evaluation(key, cost=cost, **changes), lease=lease if key in USED else None
+            database, evaluation(key, samples=SAMPLES, **changes), lease=lease if key in USED else None
         )
         with database.begin() as session:
             row = session.scalars(select(EvaluationRow).where(EvaluationRow.key == key)).one()
@@ -60,7 +53,7 @@ def keys(database: Database) -> set[str]:
 
 
 def groups(database):
-    return cache.cache_groups(database, per_sample="ids")
+    return cache.cache_groups(database)
 
 
 def test_an_empty_memory_has_no_groups(database):
@@ -88,9 +81,9 @@ def test_every_study_counts_once_and_no_link_multiplies(database):
     for name in ("one", "two", "three"):
         lease = leased(database, name)
         for key in ("a", "b"):
-            results.save_evaluation(database, evaluation(key, cost={"ids": ["x"]}), lease=lease)
+            results.save_evaluation(database, evaluation(key), lease=lease)
     (group,) = groups(database)
-    assert (group.evaluations, group.unused, group.studies, group.samples) == (2, 0, 3, 2)
+    assert (group.evaluations, group.unused, group.studies, group.samples) == (2, 0, 3, 0)
     assert group.seconds == 3.0
     assert cache.studies_using(database, "a") == ["one", "two", "three"]
     assert cache.studies_using(database, "c") == []
@@ -113,7 +106,7 @@ def test_bytes_are_those_of_the_stored_columns(database, left_out):
 
 
 def test_groups_take_one_statement_and_unpack_nothing(held, monkeypatch):
-    for kind in ("PackedFloats", "PackedTexts"):
+    for kind in ("PackedFloats", "PackedList"):
         monkeypatch.setattr(f"db.column_types.{kind}.process_result_value", None)
     statements = []
     event.listen(held._reader, "before_cursor_execute", lambda *seen: statements.append(seen[2]))

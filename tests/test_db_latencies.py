@@ -3,18 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from db_cases import latency, leased, make_study, sqlite_url
+from db_cases import latency, leased, make_study
 
 from db.errors import InvalidValue, LeaseLost
 from db.latencies import latencies, save_latency
 from db.queue import release
-from db.session import Database
-
-
-@pytest.fixture
-def database(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 def test_a_latency_is_read_as_it_was_saved_in_the_order_of_measuring(database):

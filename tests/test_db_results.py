@@ -2,25 +2,24 @@
 
 import itertools
 import signal
-import sqlite3
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from db_cases import evaluation, leased, make_study, python, sqlite_url
+from db_cases import evaluation, leased, make_study, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
 from db import models, results, rows
-from db.column_types import PackedFloats, PackedTexts
+from db.column_types import PackedFloats, PackedList
 from db.errors import DatabaseError, InvalidValue, NotFound
 from db.owners import current_owner
 from db.queue import claim
 from db.session import Database
 from db.studies import get_study
-from db.values import NewAttempt, NewFront, NewProfile
+from db.values import NewAttempt, NewFront, NewProfile, SampleSet
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FRONT = NewFront(
@@ -33,12 +32,6 @@ FRONT = NewFront(
     hypervolume=0.69,
     reference=(0.0, 1.0),
 )
-
-
-@pytest.fixture
-def database(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 def stored(new):
@@ -83,7 +76,7 @@ def test_packed_floats_are_the_same_bit_for_bit(values):
 def test_scores_take_little_room():
     scores = tuple(float(number % 3 == 0) for number in range(512))
     assert len(PackedFloats().process_bind_param(scores, None)) < 200
-    assert PackedTexts().process_bind_param(None, None) is None
+    assert PackedList().process_bind_param(None, None) is None
 
 
 NAN, INF = float("nan"), float("inf")
@@ -123,11 +116,11 @@ def test_saving_a_known_key_returns_what_is_there(database):
     assert results.find_evaluation(database, "k1") == first
 
 
-def test_writers_of_one_key_at_once_make_one_row(tmp_path, database):
+def test_writers_of_one_key_at_once_make_one_row(database_url, database):
     start, got = threading.Barrier(6), []
 
     def run(number):
-        with Database(sqlite_url(tmp_path)) as own:
+        with Database(database_url) as own:
             start.wait()
             got.extend(
                 results.save_evaluation(own, evaluation(f"k{key}", worker=f"w{number}")) for key in range(5)
@@ -160,36 +153,46 @@ def test_a_row_that_somebody_inserts_between_look_and_insert_is_found(database, 
         assert row.path == "theirs"
 
 
-def test_a_study_lists_its_evaluations_by_trial(database):
+def test_a_study_lists_its_evaluations_in_the_order_of_measuring(database):
     lease = leased(database)
-    for key, trial in (("b", 2), ("none", None), ("a", 0), ("c", 1)):
-        results.save_evaluation(database, evaluation(key), lease=lease, trial=trial)
+    for key in ("b", "a", "c"):
+        results.save_evaluation(database, evaluation(key), lease=lease)
     results.save_evaluation(database, evaluation("elsewhere"))
     found = results.evaluations(database, "one")
-    assert [(used.evaluation.key, used.trial, used.cached) for used in found] == [
-        ("a", 0, False),
-        ("c", 1, False),
-        ("b", 2, False),
-        ("none", None, False),
+    assert [(used.evaluation.key, used.cached) for used in found] == [
+        ("b", False),
+        ("a", False),
+        ("c", False),
     ]
-    assert found[0].evaluation == results.find_evaluation(database, "a")
+    assert found[1].evaluation == results.find_evaluation(database, "a")
 
 
 def test_an_evaluation_of_another_study_is_linked_as_cached(database):
-    results.save_evaluation(database, evaluation(), lease=leased(database, "one"), trial=5)
+    results.save_evaluation(database, evaluation(), lease=leased(database, "one"))
     lease = leased(database, "two")
-    results.link_evaluation(database, lease, "k1", trial=0)
-    used = results.evaluations(database, "two")
-    assert [(one.trial, one.cached) for one in used] == [(0, True)]
-    assert [(one.trial, one.cached) for one in results.evaluations(database, "one")] == [(5, False)]
+    results.link_evaluation(database, lease, "k1")
+    assert [one.cached for one in results.evaluations(database, "two")] == [True]
+    assert [one.cached for one in results.evaluations(database, "one")] == [False]
 
 
-def test_the_trial_is_noted_once_it_is_known_and_then_stays(database):
+def test_what_is_noted_of_an_evaluation_stays(database):
     lease = leased(database)
     results.save_evaluation(database, evaluation(), lease=lease)
-    for trial in (None, 4, 9):
-        results.link_evaluation(database, lease, "k1", trial=trial)
-    assert [(one.trial, one.cached) for one in results.evaluations(database, "one")] == [(4, False)]
+    for cached in (True, False):
+        results.link_evaluation(database, lease, "k1", cached=cached)
+    assert [one.cached for one in results.evaluations(database, "one")] == [False]
+
+
+SAMPLES = SampleSet(ids=("a", "é", "\x00", "d"), visual_tokens=(144, 0, 9, 9), text_tokens=(1, 2, 3, 4))
+
+
+def test_evaluations_of_the_same_samples_share_them(database):
+    other = replace(SAMPLES, ids=("a", "b", "c", "d"))
+    for number, samples in enumerate((SAMPLES, SAMPLES, other, None)):
+        saved = results.save_evaluation(database, evaluation(f"k{number}", samples=samples))
+        assert saved.samples == samples
+        assert results.find_evaluation(database, f"k{number}") == saved
+    assert count(database, "ss_sample_sets") == 2
 
 
 def test_only_a_stored_evaluation_is_linked(database):
@@ -276,28 +279,27 @@ database = Database.open(sys.argv[1])
 lease = leased(database, seconds=3600)
 for number in itertools.count():
     new = evaluation(f"k{number}", scores=(float(number),) * 512)
-    save_evaluation(database, new, lease=lease, trial=number)
+    save_evaluation(database, new, lease=lease)
     print(number, flush=True)
 """
 
 
 @pytest.mark.parametrize("reported", [1, 10, 33])
-def test_what_was_reported_as_saved_survives_a_kill(tmp_path, reported):
-    url = sqlite_url(tmp_path)
-    with python(WRITER, url) as writer:
+def test_what_was_reported_as_saved_survives_a_kill(database_url, reported):
+    with python(WRITER, database_url) as writer:
         said = list(itertools.islice(writer.stdout, reported))
         writer.send_signal(signal.SIGKILL)
         said += writer.stdout.read().splitlines()
     assert writer.returncode == -signal.SIGKILL
     assert len(said) >= reported
-    with Database.open(url) as database:
+    with Database.open(database_url) as database:
         found = results.evaluations(database, "one")
-        assert [used.trial for used in found] == list(range(len(found)))
+        assert [used.evaluation.key for used in found] == [f"k{number}" for number in range(len(found))]
         assert len(found) - len(said) in (0, 1)  # one may have been saved and not yet reported
-        assert all(used.evaluation.scores == (float(used.trial),) * 512 for used in found)
+        assert all(used.evaluation.scores == (float(n),) * 512 for n, used in enumerate(found))
         assert get_study(database, "one").status == "running"
         assert claim(database, "one", owner=current_owner(), seconds=60).epoch == 2
-    connection = sqlite3.connect(tmp_path / "memory.db")
-    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    connection.close()
+        with database.session() as session:
+            if session.get_bind().dialect.name == "sqlite":
+                assert session.execute(text("PRAGMA integrity_check")).all() == [("ok",)]
+                assert session.execute(text("PRAGMA foreign_key_check")).all() == []

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from db_cases import make_study, python, sqlite_url
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from db.errors import InvalidUrl, Unreachable
+from db.errors import InvalidUrl, NotFound, Unreachable
+from db.schema import needed_revision
 from db.session import Database, check, upgrade
 from db.studies import list_studies
 from db.urls import parse_url
@@ -101,29 +102,24 @@ def test_a_new_database_does_not_wait_for_ever(tmp_path, busy_file):
         Database.open(sqlite_url(tmp_path), lock_seconds=0.1)
 
 
-def test_a_block_that_raises_leaves_nothing_behind(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as database:
-        make_study(database)
-        with suppress(KeyError), database.begin() as session:
-            session.execute(text("DELETE FROM ss_studies"))
-            raise KeyError
-        assert len(list_studies(database)) == 1
+def test_a_block_that_raises_leaves_nothing_behind(database):
+    make_study(database)
+    with suppress(KeyError), database.begin() as session:
+        session.execute(text("DELETE FROM ss_studies"))
+        raise KeyError
+    assert len(list_studies(database)) == 1
 
 
-def test_a_reading_session_keeps_nothing(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as database:
-        make_study(database)
-        with database.session() as session:
-            session.execute(text("DELETE FROM ss_studies"))
-        assert len(list_studies(database)) == 1
+def test_a_reading_session_keeps_nothing(database):
+    make_study(database)
+    with database.session() as session:
+        session.execute(text("DELETE FROM ss_studies"))
+    assert len(list_studies(database)) == 1
 
 
-def test_a_fault_in_our_own_sql_is_not_blamed_on_the_database(tmp_path):
-    with (
-        Database.open(sqlite_url(tmp_path)) as database,
-        pytest.raises(OperationalError, match="no such table"),
-        database.session() as session,
-    ):
+def test_a_fault_in_our_own_sql_is_not_blamed_on_the_database(database):
+    missing = 'no such table: ss_nothing|relation "ss_nothing" does not exist'
+    with pytest.raises(DBAPIError, match=missing), database.session() as session:
         session.execute(text("SELECT * FROM ss_nothing"))
 
 
@@ -205,11 +201,13 @@ def test_a_server_out_of_reach_is_one_line_without_the_password():
     assert "\n" not in str(caught.value)
 
 
-def test_check_creates_nothing(tmp_path):
-    url = sqlite_url(tmp_path)
-    assert check(url) is None
+def test_check_creates_nothing(empty_url, tmp_path):
+    assert check(empty_url) is None
     assert list(tmp_path.iterdir()) == []
-    assert upgrade(url) == check(url) == "0003"
+    assert upgrade(empty_url) == check(empty_url) == needed_revision()
+
+
+def test_check_wants_the_folder_of_a_file(tmp_path):
     with pytest.raises(Unreachable, match="there is no folder"):
         check(sqlite_url(tmp_path / "no"))
 
@@ -224,12 +222,21 @@ with Database.open(sys.argv[1]) as database:
 """
 
 
-def test_processes_that_make_the_database_at_the_same_time_share_it(tmp_path):
-    processes = [python(OPEN, sqlite_url(tmp_path)) for _ in range(4)]
+def test_processes_that_make_the_database_at_the_same_time_share_it(empty_url):
+    processes = [python(OPEN, empty_url) for _ in range(4)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
     outcomes = [process.communicate(timeout=60) for process in processes]
-    assert outcomes == [("0003\n", "")] * 4
+    assert outcomes == [(f"{needed_revision()}\n", "")] * 4
+
+
+def test_what_is_not_to_be_made_is_not_made(empty_url, tmp_path):
+    with pytest.raises(NotFound, match=r"no such database: .*; choose another with --db"):
+        Database.open(empty_url, create=False)
+    assert list(tmp_path.iterdir()) == []
+    upgrade(empty_url)
+    with Database.open(empty_url, create=False) as database:
+        assert list_studies(database) == []

@@ -3,23 +3,16 @@
 from datetime import UTC, datetime
 
 import pytest
-from db_cases import DATASET, MODEL, evaluation, latency, leased, make_study, sqlite_url
+from db_cases import DATASET, MODEL, evaluation, latency, leased, make_study
 
 from db import results
 from db.errors import AlreadyExists, InvalidValue, NotFound, StudyBusy
 from db.latencies import latencies, save_latency
 from db.queue import finish, release
-from db.session import Database
 from db.studies import create_study, delete_study, get_study, list_studies
 from db.values import DatasetRef, NewAttempt, NewFront, NewProfile
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def database(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 def test_a_new_study_is_queued_and_read_as_it_was_made(database):
@@ -86,7 +79,7 @@ def test_a_spec_holds_finite_numbers_only(database):
 
 
 def fill(database, lease):
-    results.save_evaluation(database, evaluation(), lease=lease, trial=0)
+    results.save_evaluation(database, evaluation(), lease=lease)
     attempt = NewAttempt(key="k1", worker="w", started_at=NOW, ended_at=NOW)
     results.record_attempt(database, lease, attempt)
     front = NewFront(split="search", reason="final", points=(), hypervolume=0.0, reference=(0.0, 1.0))

@@ -203,6 +203,13 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
     ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("127.0.0.1",)),
     ("no database URL", lambda p: ["study", "list", "--db", "mysql://x/y"], 2, ("mysql",)),
     ("database in no folder", lambda p: ["study", "list", "--db", str(p.folder / "no" / "x.db")], 6, ("no/x.db",)),
+    *(
+        (f"no such database to {' '.join(words[:2])}", lambda p, words=words: [*words, "--db", str(p.folder / "typo.db")], 2, ("typo.db", "no such database"))
+        for words in (
+            ["study", "list"], ["study", "show", "new"], ["study", "front", "new"], ["study", "run", "new"], ["study", "delete", "new"],
+            ["cache", "show"], ["cache", "explain", "new", "0"], ["cache", "prune", "--unused"], ["profile", "export", "new", "--knee", "-o", "o.yaml"], ["dashboard"],
+        )
+    ),
     ("file that is no database", lambda p: ["study", "list", "--db", p.write("x.db", b"text" * 999)], 6, ("x.db",)),
 ]  # fmt: skip
 
@@ -232,6 +239,7 @@ def test_one_line_and_nothing_changed(
         assert text in lines[0]
     assert "Traceback" not in shown.err
     assert contents(place.db) == before
+    assert not (place.folder / "typo.db").exists()
 
 
 def test_database_that_cannot_be_written(

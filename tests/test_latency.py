@@ -4,13 +4,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from db_cases import latency, leased, sqlite_url
+from db_cases import latency, leased
 from synthetic_study import make_context
 from test_plots import point
 
 from db.latencies import latencies as stored
 from db.queue import claim, release
-from db.session import Database
 from pruners.profile import Latency
 from searchsvc.candidates import candidates
 from searchsvc.errors import GoalNotMetError, ServiceError
@@ -97,12 +96,6 @@ class Clock:
             "pruned": {"prefill_ms": 10 * ratio, "decode_ms_per_token": 1.0}, "unpruned": {"prefill_ms": 10.0, "decode_ms_per_token": 2.0},
             "prefill_ratio": ratio, "prefill_interval_95": [ratio - 0.1, ratio + 0.1],
         }  # fmt: skip
-
-
-@pytest.fixture
-def database(tmp_path):
-    with Database.open(sqlite_url(tmp_path)) as opened:
-        yield opened
 
 
 class TestMeasuring:

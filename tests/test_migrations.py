@@ -1,7 +1,7 @@
 """Our schema: migrations equal the models, and live beside Optuna's without touching them."""
 
-import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -9,8 +9,8 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from db_cases import evaluation, latency, leased, make_study, sqlite_url
-from sqlalchemy import create_engine, inspect, text
+from db_cases import evaluation, latency, leased, make_study
+from sqlalchemy import JSON, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from db import queue, requests, results, schema
@@ -19,7 +19,7 @@ from db.latencies import latencies, save_latency
 from db.models import Base
 from db.session import Database, check, upgrade
 from db.studies import get_study
-from db.values import NewFront
+from db.values import NewFront, SampleSet
 
 OURS = {
     "ss_alembic_version",
@@ -30,19 +30,20 @@ OURS = {
     "ss_latencies",
     "ss_models",
     "ss_profiles",
+    "ss_sample_sets",
     "ss_studies",
     "ss_study_evaluations",
 }
 
 
 @pytest.fixture
-def url(tmp_path):
-    return sqlite_url(tmp_path)
+def url(empty_url):
+    return empty_url
 
 
 @pytest.fixture
 def connect(url):
-    """An engine of no configuration of ours, as a stranger would open the file."""
+    """An engine of no configuration of ours, as a stranger would open the database."""
     engine = create_engine(url)
     yield engine.begin
     engine.dispose()
@@ -54,14 +55,23 @@ def tables(connect):
 
 
 def definitions(connection):
-    """What SQLite says of our tables and indexes: constraints and their names included."""
-    chosen = "SELECT name, sql FROM sqlite_master WHERE name LIKE '%ss_%' AND sql IS NOT NULL"
-    found = {}
-    for name, sql in connection.execute(text(chosen)):
-        inner = re.sub(r"\s+", " ", sql).partition("(")[2].rpartition(")")[0]
-        found[name] = sorted(part.strip() for part in re.split(r",(?![^(]*\))", inner))
-    found.pop(schema.VERSION_TABLE, None)
-    return found
+    """What the database says of our tables: columns, indexes, constraints and their names."""
+    found = inspect(connection)
+    kinds = ("pk_constraint", "foreign_keys", "unique_constraints", "check_constraints", "indexes")
+    return {
+        table: [
+            sorted(
+                (column["name"], str(column["type"]), column["nullable"], column["default"])
+                for column in found.get_columns(table)
+            ),
+            *(_sorted(getattr(found, f"get_{kind}")(table)) for kind in kinds),
+        ]
+        for table in filter(schema.is_ours, found.get_table_names())
+    }
+
+
+def _sorted(constraints):
+    return constraints if isinstance(constraints, dict) else sorted(constraints, key=lambda one: one["name"])
 
 
 def test_migrations_equal_the_models(url, connect):
@@ -72,11 +82,10 @@ def test_migrations_equal_the_models(url, connect):
         context = MigrationContext.configure(connection, opts={"compare_server_default": True, **options})
         assert compare_metadata(context, Base.metadata) == []
         migrated = definitions(connection)
-    empty = create_engine("sqlite://")
-    with empty.begin() as connection:
+        Base.metadata.drop_all(connection)
+        assert definitions(connection) == {}
         Base.metadata.create_all(connection)
         assert migrated == definitions(connection)
-    empty.dispose()
 
 
 def test_every_table_bears_our_prefix(url, connect):
@@ -129,7 +138,7 @@ def test_we_first_then_optuna(url):
         assert database.revision() == schema.needed_revision()
 
 
-def test_both_write_while_the_other_has_the_file_open(url):
+def test_both_write_while_the_other_is_connected(url):
     with Database.open(url) as database:
         storage = optuna_storage(database)
         for number in range(5):
@@ -166,16 +175,16 @@ def migrate(connect, how, revision):
 
 
 def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
-    """Down to 0001 and up again, twice, with a study and its front in the database."""
+    """0001, the newest, 0001, the newest, with a study and its front in the database."""
     front = NewFront(
         split="search", reason="final", points=({"trial": 0},), hypervolume=0.5, reference=(1.0, 0.0)
     )
     upgrade(url)
     migrate(connect, command.downgrade, "0001")
-    assert tables(connect) == OURS - {"ss_latencies"}
+    assert tables(connect) == OURS - {"ss_latencies", "ss_sample_sets"}
     with pytest.raises(SchemaMismatch, match="older version"):
         check(url)
-    assert upgrade(url) == schema.needed_revision()
+    migrate(connect, command.upgrade, "head")
     with Database.open(url) as database:
         lease = leased(database)
         kept = results.save_front(database, lease, front)
@@ -184,7 +193,7 @@ def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
     migrate(connect, command.downgrade, "0001")
     with connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM ss_fronts")).scalar() == 1
-    migrate(connect, command.upgrade, "head")
+    assert upgrade(url) == schema.needed_revision()
     with Database.open(url) as database:
         assert results.fronts(database, "one") == [kept]
         assert latencies(database, "one") == [], "a downgrade gives the measurements up"
@@ -209,6 +218,37 @@ def test_requests_come_and_go_and_what_refers_to_a_study_stays(url, connect):
         assert (get_study(database, "new").priority, get_study(database, "new").status) == (0, "queued")
         with pytest.raises(IntegrityError), database.begin() as session:
             session.execute(text("UPDATE ss_studies SET status = 'lost'"))
+
+
+SAMPLES = SampleSet(ids=("a", "b", "c", "é"), visual_tokens=(144, 144, 16, 9), text_tokens=(7, 8, 9, 10))
+LISTS = {name: list(value) for name, value in vars(SAMPLES).items()}
+
+
+def test_samples_move_out_of_the_evaluations_and_back(url, connect):
+    """The newest, 0002, the newest, with evaluations of two sample sets, of none, and their links in the database."""
+    other = replace(SAMPLES, ids=("a", "b", "c", "d"))
+    news = [evaluation(f"k{n}", samples=samples) for n, samples in enumerate((SAMPLES, other, None, SAMPLES))]
+    with Database.open(url) as database:
+        lease = leased(database)
+        saved = [results.save_evaluation(database, new, lease=lease) for new in news]
+    migrate(connect, command.downgrade, "0002")
+    with connect() as connection:
+        chosen = text("SELECT cost FROM ss_evaluations ORDER BY key").columns(cost=JSON)
+        costs = connection.execute(chosen).scalars().all()
+        assert connection.execute(text("SELECT trial FROM ss_study_evaluations")).all() == [(None,)] * 4
+    assert costs[0] == costs[3] == {**LISTS, "decoder_ratio": 0.5}
+    assert costs[1:3] == [{**costs[0], "ids": list(other.ids)}, {"decoder_ratio": 0.5}]
+    upgrade(url)
+    with Database.open(url) as database:
+        used = results.evaluations(database, "one")
+        assert [one.evaluation for one in used] == saved
+        assert results.save_evaluation(database, evaluation("new", samples=SAMPLES)).samples == SAMPLES
+        third = results.save_evaluation(
+            database, evaluation("newer", samples=replace(other, text_tokens=(1,) * 4))
+        )
+        assert third.samples.text_tokens == (1,) * 4
+        with database.session() as session:
+            assert session.execute(text("SELECT count(*) FROM ss_sample_sets")).scalar() == 3
 
 
 NEXT = """
@@ -247,7 +287,7 @@ def test_older_tables_are_refused_with_the_way_out_and_the_way_out_works(url, ne
     with Database.open(url) as database:
         make_study(database)
     next_version()
-    advice = r"older version \(revision 0003, this program needs 9999\): run `searchsvc db upgrade`"
+    advice = r"older version \(revision \d{4}, this program needs 9999\): run `searchsvc db upgrade`"
     for refuses in (check, Database.open):
         with pytest.raises(SchemaMismatch, match=advice):
             refuses(url)

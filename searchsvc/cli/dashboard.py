@@ -7,6 +7,7 @@ import typer
 
 from searchsvc.cli.db import Url
 from searchsvc.cli.output import message
+from searchsvc.cli.study import open_database
 
 
 def dashboard(
@@ -25,14 +26,12 @@ def dashboard(
     allow_writes: Annotated[bool, typer.Option(help="Let visitors change and delete studies.")] = False,
 ) -> None:
     """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise)."""
-    from db.session import Database
     from searchsvc.access import read_token
     from searchsvc.dashboard import make_server
-    from searchsvc.settings import Settings
     from searchsvc.storage import optuna_storage
 
     token = None if token_file is None else read_token(token_file)
-    with Database.open(Settings().database_url(db)) as database:
+    with open_database(db) as database:
         server = make_server(
             optuna_storage(database), host=host, port=port, token=token, allow_writes=allow_writes
         )

@@ -74,7 +74,7 @@ def verify(
     from searchsvc.settings import Settings
     from searchsvc.verification import verify_profile
 
-    with open_database(db) as database:
+    with open_database(db, create=True) as database:  # it remembers what it measures
         record = verify_profile(
             database,
             profile,

@@ -103,7 +103,7 @@ def create(
         "workers.parallel_trials": parallel_trials,
         "workers.cache_memory": cache_memory,
     }
-    with open_database(db) as database:
+    with open_database(db, create=True) as database:
         created = create_study(database, spec, flags, option or [], goal or [], warm_start, priority)
         message(created.summary)
         if run:
@@ -188,11 +188,17 @@ def delete(
         message(f"deleted {name}")
 
 
-def open_database(url: str | None) -> Any:
+def open_database(url: str | None, *, create: bool = False) -> Any:
+    """Open the database that `--db` and the settings name; one that is not there is made if `create` says so.
+
+    The embedded one, which nobody named, is made for every command.
+    """
     from db.session import Database
     from searchsvc.settings import Settings
 
-    return Database.open(Settings().database_url(url))
+    settings = Settings()
+    embedded = not (url or settings.db_url)
+    return Database.open(settings.database_url(url), create=create or embedded)
 
 
 def _run(database: Any, name: str) -> None:
