@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo demo-full test lint format clean
+.PHONY: install demo demo-full test lint format secrets clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,6 +26,13 @@ lint: install
 
 format: install
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+# Readable by the containers' users, in a folder that is closed to everybody else here.
+secrets:
+	mkdir -p -m 700 secrets
+	for name in postgres_password ray_token dashboard_token; do test -s secrets/$$name || \
+	  $(PYTHON) -c 'import secrets; print(secrets.token_hex(32), end="")' > secrets/$$name; done
+	chmod 444 secrets/*
 
 clean:
 	rm -rf .venv build dist demo demo-full *.egg-info
