@@ -1,8 +1,11 @@
 """Worker processes on Ray: started, called, waited for and killed. Only this file imports Ray."""
 
 import logging
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -142,12 +145,24 @@ def join(address: str | None, *, cpus: int) -> str:
         if not address:
             place |= {"num_cpus": cpus, "include_dashboard": False}
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
+            with _own_sigterm():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
         except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
             where = address or f"this machine ({socket.gethostname()})"
             reason = str(error).splitlines()[0]
             raise ClusterError(f"Ray on {where} is out of reach: {reason}") from error
     return address or str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM: Ray puts one in its place that ends the process at once."""
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
 
 
 def total_resources() -> tuple[float, float]:

@@ -30,6 +30,11 @@ class PostgresServer:
             for statement in statements:
                 connection.exec_driver_sql(statement)
 
+    def read(self, statement: str) -> str:
+        """Return the only value that a statement gives."""
+        with self._engine.connect() as connection:
+            return str(connection.exec_driver_sql(statement).scalar_one())
+
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
         """Yield the URL of a new database, which is dropped afterwards, whoever is still connected."""
