@@ -20,4 +20,6 @@ def fence(engine: Engine, lease: Lease) -> None:
     @event.listens_for(engine, "commit")
     def check(connection: Connection) -> None:
         if connection.execute(locked).one_or_none() != (lease.epoch, "running"):
+            # nobody else would: for SQLAlchemy a commit that fails in here has ended the transaction
+            connection.connection.rollback()
             raise LeaseLost(f"the lease on study {lease.name!r} (epoch {lease.epoch}) is lost")

@@ -86,8 +86,8 @@ def _create(database: Database, spec: StudySpec, warm_start: str | None, priorit
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})
     if warm_start is not None:
         spec = warmed(database, spec, warm_start, subject.model.fingerprint)
-    architecture, evaluations, seconds = _try(subject)
-    model = replace(subject.model, architecture=architecture)
+    tried = try_subject(subject)
+    model = replace(subject.model, architecture=tried.architecture)
     studies.create_study(
         database,
         spec.name,
@@ -97,13 +97,13 @@ def _create(database: Database, spec: StudySpec, warm_start: str | None, priorit
         priority=priority,
     )
     optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
-    minutes = evaluations * seconds / 60
+    minutes = tried.evaluations * tried.seconds / 60
     timed = "" if spec.goal.max_latency_ratio is None else ", and then the timing of its front"
     return Created(
         name=spec.name,
         summary=f"{spec.name}: {spec.search.method} on {spec.model.id}, {len(subject.search)} search and "
-        f"{len(subject.test)} test samples, about {evaluations} evaluations, about {minutes:.1f} minutes"
-        f"{timed}",
+        f"{len(subject.test)} test samples, about {tried.evaluations} evaluations, "
+        f"about {minutes:.1f} minutes{timed}",
     )
 
 
@@ -181,8 +181,24 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
     data[key] = value
 
 
-def _try(subject: Subject) -> tuple[str, int, float]:
-    """Load the model and run a batch: (its class name, evaluations that the study takes, seconds of one)."""
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What one batch of a study, run on this machine, lets expect."""
+
+    #: the model's class
+    architecture: str
+    #: that the study takes
+    evaluations: int
+    #: of one evaluation, on all of its workers
+    seconds: float
+
+
+def try_subject(subject: Subject) -> Tried:
+    """Load the model here and run a batch.
+
+    Raises:
+        ModelError, SpecError: it cannot be loaded or run, or the search cannot work on it.
+    """
     from pruners.costs import decoder_ratio
     from pruners.rankers import UniformRanker
     from studies.context import Dimensions
@@ -204,4 +220,5 @@ def _try(subject: Subject) -> tuple[str, int, float]:
     sample = (longest.visual_tokens, longest.text_tokens)
     check_search(subject.spec.search, size, lambda rates: decoder_ratio(subject.shape, rates, [sample]))
     evaluations = estimate_evaluations(subject.spec.search, size)
-    return type(model).__name__, evaluations, rounds * (time.perf_counter() - start)
+    seconds = rounds * (time.perf_counter() - start)
+    return Tried(architecture=type(model).__name__, evaluations=evaluations, seconds=seconds)

@@ -44,6 +44,8 @@ def served(registry: CollectorRegistry, health: Health, host: str, port: int) ->
     """
     try:
         server = create_server(application(registry, health), host=host, port=port, threads=2)
+    except ValueError as error:  # waitress looks the host up
+        raise ServiceError(f"--host {host}: no address of this machine") from error
     except OSError as error:
         raise ServiceError(
             f"--port {port}: cannot listen on {host} ({error.strerror}); choose another"

@@ -150,14 +150,17 @@ def test_a_fenced_engine_commits_nothing_once_the_lease_is_lost(database, tmp_pa
     fence(engine, lease)
 
     def write(note):
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             connection.execute(text("CREATE TABLE IF NOT EXISTS theirs (note TEXT)"))
             connection.execute(text("INSERT INTO theirs VALUES (:note)"), {"note": note})
+            connection.commit()
 
     write("held")
     claim(database, "one", **DEAD, is_dead=lambda _: True)
     with pytest.raises(LeaseLost, match="epoch 1"):
         write("lost")
+    with Database(sqlite_url(tmp_path), lock_seconds=0.1) as other:
+        request(other, "one", "stop")  # no lock is left behind
     with database.session() as session:
         assert session.execute(text("SELECT note FROM theirs")).scalars().all() == ["held"]
     engine.dispose()

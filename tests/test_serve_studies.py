@@ -1,20 +1,24 @@
 """`searchsvc serve` on real studies, with workers that sleep: crashes change neither trials nor the front."""
 
+import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from db_cases import REPOSITORY
 from napping import queue_study
 from test_serve import TESTS, Served, until
 
 from db import results
 from db.session import Database
 from db.studies import get_study
+from searchsvc.cli.app import run
 from searchsvc.demo.data import write
 from searchsvc.points import measured_in
 from searchsvc.storage import optuna_storage
@@ -84,6 +88,32 @@ def test_controllers_that_are_killed_change_nothing(url: str, undisturbed: str) 
     assert len(before) < len(trials(url))
     assert trials(url)[: len(before)] == before
     assert_as_undisturbed(url, undisturbed)
+
+
+def test_on_ray_a_study_runs_on_the_cluster_that_the_controller_started(
+    tmp_path: Path, tiny_model: Path, tiny_manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = tmp_path / "ray.db"
+    data = [
+        "--model",
+        str(tiny_model),
+        "--data",
+        str(tiny_manifest),
+        "--metric",
+        "fidelity",
+        "--max-drop",
+        "0.9",
+    ]
+    create = ["study", "create", "a", *data, "--method", "random", "-O", "budgets=[0.5]", "--db", str(db)]
+    assert run(create) == 0
+    serve = [sys.executable, "-m", "searchsvc", "serve", "--once", "--port", "0", "--db", str(db)]
+    done = subprocess.run(serve, capture_output=True, text=True, timeout=150, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {entry["study"] for entry in log if entry.get("how") == "done"} == {"a"}
+    assert not [entry for entry in log if entry["event"] == "output"]
+    assert run(["study", "wait", "a", "--db", str(db)]) == 0
+    assert "a: " in capsys.readouterr().err
 
 
 def test_who_slept_in_the_midst_of_a_study_changes_nothing(url: str, undisturbed: str) -> None:

@@ -10,6 +10,7 @@ from db_cases import make_study
 from optuna.trial import TrialState
 
 from db.queue import claim, finish
+from db.rows import study_row
 from db.session import Database
 from db.studies import get_study
 from searchsvc.cli.app import run
@@ -155,6 +156,33 @@ def test_tail_prints_trials_until_the_end(db, database, capsys, output) -> None:
         assert len(shown) == 3
     else:
         assert [line for line in shown if line.startswith("- ")] == ["- trial: 0", "- trial: 1"]
+
+
+def test_preflight_finds_what_would_fail(tmp_path, tiny_model, tiny_manifest, capsys) -> None:
+    db, manifest = tmp_path / "x.db", tiny_manifest.with_name("own.jsonl")
+    manifest.write_text(tiny_manifest.read_text())
+    given = ["--model", str(tiny_model), "--data", str(manifest), "--metric", "fidelity", "--method", "fastv"]
+    assert verb(db, "create", "one", *given, "--batch-size", "4", "--hours", "1e-9") == 0
+    capsys.readouterr()
+
+    def checks(status: int):
+        assert verb(db, "preflight", "one", "--output", "json") == status
+        return {check["check"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+
+    found = checks(0)
+    assert list(found) == ["database", "data and model", "one forward", "memory", "hours"]
+    assert "12 search and 8 test samples" in found["data and model"]["found"]
+    assert "LlavaForConditionalGeneration" in found["one forward"]["found"]
+    assert "GiB" in found["memory"]["found"]
+    assert "the limit of 1e-09 hours ends it earlier" in found["hours"]["found"]
+    with Database.open(f"sqlite:///{db}") as database, database.begin() as session:
+        row = study_row(session, "one")
+        row.spec = row.spec | {"workers": row.spec["workers"] | {"cache_memory": 2**50}}
+    assert not checks(2)["memory"]["ok"]
+    manifest.write_text("".join(tiny_manifest.read_text().splitlines(keepends=True)[1:]))
+    found = checks(2)
+    assert list(found) == ["database", "data and model"]
+    assert "changed since the study was created" in found["data and model"]["found"]
 
 
 def test_clone_is_the_same_spec_with_changes(tmp_path, tiny_model, tiny_manifest, capsys) -> None:

@@ -5,14 +5,14 @@ from typing import Annotated, Any
 import typer
 
 from searchsvc.cli.db import Url
-from searchsvc.cli.output import Format, Output, RowStream, message
+from searchsvc.cli.output import Format, Output, RowStream, message, show_rows
 from searchsvc.cli.study import Name, Priority, conclude, open_database
-from searchsvc.errors import INTERRUPTED
+from searchsvc.errors import INTERRUPTED, WRONG_INPUT
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to those of `searchsvc study`."""
-    for command in (pause, resume, stop, cancel, retry, clone, tail, wait):
+    for command in (pause, resume, stop, cancel, retry, clone, preflight, tail, wait):
         app.command()(command)
 
 
@@ -70,6 +70,20 @@ def clone(
     with open_database(db) as database:
         message(clone_study(database, name, new, set_ or [], priority).summary)
         message(f"queued; run it with: searchsvc study run {new}, or searchsvc serve")
+
+
+def preflight(name: Name, output: Output = Format.TABLE, db: Url = None) -> None:
+    """Check on this machine that a study can run: data, model, one forward, memory, expected hours.
+
+    Exit status 2 when something is wrong.
+    """
+    from searchsvc.preflight import preflight as check
+
+    with open_database(db) as database:
+        findings = check(database, name)
+    show_rows([finding.row() for finding in findings], output, title=f"Preflight of {name}", key="checks")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(WRONG_INPUT)
 
 
 def tail(name: Name, output: Output = Format.TABLE, db: Url = None) -> None:
