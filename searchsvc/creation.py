@@ -52,7 +52,7 @@ def create_study(
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
     spec = _anchored(_spec(file, flags, options, goals))
-    if spec.name in {study.name for study in studies.list_studies(database)}:
+    if studies.exists_study(database, spec.name):
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})
