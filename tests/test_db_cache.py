@@ -117,6 +117,26 @@ def test_groups_take_one_statement_and_unpack_nothing(held, monkeypatch):
     assert [text.split()[0] for text in statements if text != "BEGIN"] == ["SELECT"]
 
 
+def test_sqlite_looks_at_indices_alone_and_once_at_each_study(held, engine):
+    """Plans decide: the rows are a hundred times as large as what is counted of them."""
+    if engine != "sqlite":
+        return
+    asked = []
+    event.listen(held._reader, "before_cursor_execute", lambda *seen: asked.append(seen[2:4]))
+    groups(held)
+    statement, parameters = asked[-1]
+    with held.session() as session:
+        found = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        plan = [row.detail for row in found]
+    looked = [step for step in plan if "ss_evaluations" in step or "ss_study_evaluations" in step]
+    assert looked == [
+        "SCAN ss_evaluations USING COVERING INDEX ix_ss_evaluations_groups",
+        "SEARCH ss_study_evaluations USING COVERING INDEX ix_ss_study_evaluations_evaluation_id (evaluation_id=?)",
+        "SEARCH ss_study_evaluations USING COVERING INDEX sqlite_autoindex_ss_study_evaluations_1 (study_id=?)",
+        "SEARCH ss_evaluations USING INTEGER PRIMARY KEY (rowid=?)",
+    ]
+
+
 #: conditions -> the keys of HELD that go, and how many that match are kept
 REMOVALS = {
     "all": ({}, {key for key in HELD if key not in USED}, 3),
