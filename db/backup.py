@@ -12,7 +12,7 @@ from sqlalchemy import inspect
 from sqlalchemy.engine import URL
 
 from db import postgres_programs as programs
-from db.engine import make_engine
+from db.engine import make_engine, switch_to_wal
 from db.errors import NotABackup, NotEmpty, NotFound, Unreachable
 from db.reach import reaching
 from db.session import LOCK_SECONDS, Database
@@ -37,6 +37,8 @@ def backup(url: str, file: Path, *, overwrite: bool = False) -> None:
         if database.is_missing():
             raise NotFound(f"no such database: {database.shown_url}")
     parsed = parse_url(url)
+    if is_sqlite(parsed) and file.exists() and file.samefile(parsed.database or ""):
+        raise NotEmpty(f"{file} is the database itself; choose another file")
     with _whole(file) as part:
         if is_sqlite(parsed):
             _copy(Path(parsed.database or ""), part)
@@ -63,6 +65,10 @@ def restore(url: str, file: Path) -> None:
     target = Path(parsed.database or "")
     with _whole(target) as part:
         _copy(file, part)
+    engine = make_engine(parsed, LOCK_SECONDS)
+    with reaching(parsed):
+        switch_to_wal(engine, LOCK_SECONDS)
+    engine.dispose()
 
 
 def _check_kind(file: Path, url: URL) -> None:
@@ -87,7 +93,7 @@ def _check_kind(file: Path, url: URL) -> None:
 def _is_empty(url: URL) -> bool:
     path = Path(url.database or "")
     if is_sqlite(url) and path.parent.is_dir() and not path.exists():
-        return True
+        return not path.with_name(f"{path.name}-wal").exists()  # SQLite would write it into the new file
     engine = make_engine(url, LOCK_SECONDS)
     try:
         with reaching(url), engine.connect() as connection:
@@ -104,6 +110,8 @@ def _copy(source: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as writing,
         ):
             reading.backup(writing)
+            # one file, which can be read where nothing can be written
+            writing.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise Unreachable(f"cannot copy {source} to {target}: {error}") from error
 

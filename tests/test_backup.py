@@ -2,9 +2,11 @@
 
 import json
 import os
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,31 @@ def test_nothing_is_overwritten(
         session.execute(text("CREATE TABLE theirs (id INTEGER)"))
     with pytest.raises(NotEmpty, match="is not empty"):
         restore(other_url, file)
+
+
+def journal_mode(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def test_of_sqlite_the_copy_is_one_file_and_what_is_made_of_it_writes_ahead(
+    engine: str, tmp_path: Path
+) -> None:
+    if engine != "sqlite":
+        return
+    url, copy, other = sqlite_url(tmp_path), tmp_path / "copy", tmp_path / "other.db"
+    with Database.open(url) as database:
+        make_study(database)
+        backup(url, copy)
+        with pytest.raises(NotEmpty, match="is the database itself"):
+            backup(url, tmp_path / "memory.db", overwrite=True)
+    (tmp_path / "other.db-wal").write_bytes(b"left over")
+    with pytest.raises(NotEmpty, match="is not empty"):
+        restore(sqlite_url(tmp_path, "other.db"), copy)
+    (tmp_path / "other.db-wal").unlink()
+    restore(sqlite_url(tmp_path, "other.db"), copy)
+    assert (journal_mode(copy), journal_mode(other)) == ("delete", "wal")
+    assert {path.name for path in tmp_path.iterdir()} == {"memory.db", "copy", "other.db"}
 
 
 def no_file(folder: Path) -> Path:
