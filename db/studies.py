@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from db.errors import AlreadyExists, StudyBusy
-from db.models import StudyRow
+from db.models import StudyEvaluationRow, StudyRow
 from db.queue import is_held
 from db.rows import dataset_row, insert_or_get, model_row, study_row, to_study
 from db.session import Database
@@ -50,6 +50,12 @@ def get_study(database: Database, name: str) -> Study:
         return to_study(study_row(session, name))
 
 
+def exists_study(database: Database, name: str) -> bool:
+    """Return whether the name is taken."""
+    with database.session() as session:
+        return session.scalar(select(StudyRow.id).where(StudyRow.name == name)) is not None
+
+
 def list_studies(database: Database, *, status: Status | None = None) -> list[Study]:
     """Return all studies, or those in one state, oldest first."""
     chosen = select(StudyRow).order_by(StudyRow.created_at, StudyRow.id)
@@ -64,6 +70,28 @@ def count_by_status(database: Database) -> dict[str, int]:
     counted = select(StudyRow.status, func.count()).group_by(StudyRow.status)
     with database.session() as session:
         return dict(session.execute(counted).tuples().all())
+
+
+def count_studies(database: Database) -> int:
+    """Return how many there are."""
+    with database.session() as session:
+        return session.scalars(select(func.count(StudyRow.id))).one()
+
+
+def studies_with_counts(
+    database: Database, *, limit: int | None = None, offset: int = 0
+) -> list[tuple[Study, int]]:
+    """Return studies with the number of evaluations that each uses, oldest first.
+
+    Args:
+        database: where they are.
+        limit: so many at most; None: all.
+        offset: without so many of the oldest.
+    """
+    links = select(func.count()).where(StudyEvaluationRow.study_id == StudyRow.id).scalar_subquery()
+    chosen = select(StudyRow, links).order_by(StudyRow.created_at, StudyRow.id).limit(limit).offset(offset)
+    with database.session() as session:
+        return [(to_study(row), count) for row, count in session.execute(chosen)]
 
 
 def delete_study(database: Database, name: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial
 
 from db import cache, results, studies
@@ -101,13 +100,16 @@ def _row(group: Removed, digits: int | None) -> dict[str, Any]:
 
 def _trial(database: Database, name: str, number: int) -> FrozenTrial:
     storage = optuna_storage(database)
-    known = name in {found.study_name for found in storage.get_all_studies()}
-    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False) if known else []
-    if not trials:
+    try:
+        study = storage.get_study_id_from_name(name)
+        count = storage.get_n_trials(study)
+    except KeyError:
+        count = 0
+    if not count:
         raise ServiceError(f"study {name} has no trial yet; run it with: searchsvc study run {name}")
-    if number >= len(trials):
-        raise ServiceError(f"study {name} has no trial {number}: its trials are 0 to {len(trials) - 1}")
-    return trials[number]
+    if number >= count:
+        raise ServiceError(f"study {name} has no trial {number}: its trials are 0 to {count - 1}")
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study, number))
 
 
 def _content(database: Database, subject: Subject, trial: FrozenTrial) -> dict[str, Any]:

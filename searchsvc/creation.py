@@ -80,7 +80,7 @@ def clone_study(
 
 def _create(database: Database, spec: StudySpec, warm_start: str | None, priority: int) -> Created:
     spec = _anchored(spec)
-    if spec.name in {study.name for study in studies.list_studies(database)}:
+    if studies.exists_study(database, spec.name):
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})

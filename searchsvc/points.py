@@ -1,6 +1,8 @@
 """A study's evaluated schedules as tables, plots and exports take them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -12,8 +14,21 @@ from studies.measured import Measured, read_trial
 
 def measured_in(study: optuna.Study) -> list[Measured]:
     """Read the finished trials of a two-objective study, in the order of their numbers."""
-    finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-    return [read_trial(trial) for trial in finished]
+    with _no_collection():
+        finished = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        return [read_trial(trial) for trial in finished]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while thousands of rows are made and kept: each look would take in all of torch."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def on_front(points: Sequence[Measured]) -> list[Measured]:

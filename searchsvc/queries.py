@@ -18,8 +18,8 @@ from studies.measured import Measured, cheapest_within
 from studies.spec import GoalSpec
 
 
-def list_studies(database: Database) -> list[dict[str, Any]]:
-    """Return a row per study, oldest first."""
+def list_studies(database: Database, *, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
+    """Return a row per study, oldest first: `limit` of them, without the first `offset`."""
     return [
         {
             "name": study.name,
@@ -27,11 +27,21 @@ def list_studies(database: Database) -> list[dict[str, Any]]:
             "model": study.model.reference,
             "status": study.status,
             "priority": study.priority,
-            "evaluations": len(results.evaluations(database, study.name)),
+            "evaluations": evaluations,
             "created": study.created_at.isoformat(timespec="seconds"),
         }
-        for study in studies.list_studies(database)
+        for study, evaluations in studies.studies_with_counts(database, limit=limit, offset=offset)
     ]
+
+
+def left_out(database: Database, shown: int, offset: int) -> str | None:
+    """Say which studies a list of `shown` from `offset` leaves out; None where it is whole."""
+    count, end = studies.count_studies(database), offset + shown
+    if shown == count:
+        return None
+    more = f"; go on with --offset {end}" if shown and end < count else ""
+    which = f"studies {offset + 1:,} to {end:,}" if shown else "none"
+    return f"{which} of {count:,}{more}"
 
 
 def show_study(database: Database, name: str) -> dict[str, Any]:
@@ -112,7 +122,8 @@ def delete_study(database: Database, name: str) -> None:
 
 
 def _points(database: Database, name: str) -> list[Measured]:
-    storage = optuna_storage(database)
-    if name not in {found.study_name for found in storage.get_all_studies()}:
+    try:
+        study = optuna.load_study(study_name=name, storage=optuna_storage(database))
+    except KeyError:
         return []
-    return measured_in(optuna.load_study(study_name=name, storage=storage))
+    return measured_in(study)

@@ -73,7 +73,7 @@ def _connected(database: Database, tries: int = _TRIES) -> RDBStorage:
     except RuntimeError as error:
         raise SchemaMismatch(
             "Optuna's tables in the database are of another version than the installed Optuna "
-            f"{optuna.__version__} works with: run `searchsvc db check`"
+            f"{optuna.__version__} works with; see `searchsvc db check`"
         ) from error
     except (DBAPIError, StorageInternalError):
         # Optuna looks which tables are missing and makes them: of several processes at once all may fail.

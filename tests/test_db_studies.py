@@ -9,7 +9,15 @@ from db import results
 from db.errors import AlreadyExists, InvalidValue, NotFound, StudyBusy
 from db.latencies import latencies, save_latency
 from db.queue import finish, release
-from db.studies import create_study, delete_study, get_study, list_studies
+from db.studies import (
+    count_studies,
+    create_study,
+    delete_study,
+    exists_study,
+    get_study,
+    list_studies,
+    studies_with_counts,
+)
 from db.values import DatasetRef, NewAttempt, NewFront, NewProfile
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,3 +121,16 @@ def test_a_running_study_is_not_deleted(database):
     finish(database, lease, "failed", error="x")
     delete_study(database, "one")
     assert list_studies(database) == []
+
+
+def test_studies_are_counted_without_reading_what_they_evaluated(database, monkeypatch):
+    for name, keys in (("none", ""), ("two", "ab"), ("three", "abc")):
+        lease = leased(database, name)
+        for key in keys:
+            results.save_evaluation(database, evaluation(key), lease=lease)
+    monkeypatch.setattr("db.column_types.PackedFloats.process_result_value", None)
+    counted = [(study.name, count) for study, count in studies_with_counts(database)]
+    assert counted == [("none", 0), ("two", 2), ("three", 3)]
+    assert [study.name for study, _ in studies_with_counts(database, limit=1, offset=1)] == ["two"]
+    assert count_studies(database) == 3
+    assert [exists_study(database, name) for name in ("two", "four")] == [True, False]

@@ -231,6 +231,8 @@ def test_samples_move_out_of_the_evaluations_and_back(url, connect):
     with Database.open(url) as database:
         lease = leased(database)
         saved = [results.save_evaluation(database, new, lease=lease) for new in news]
+    with connect() as connection:
+        before = connection.execute(text("SELECT bytes FROM ss_evaluations ORDER BY id")).scalars().all()
     migrate(connect, command.downgrade, "0002")
     with connect() as connection:
         chosen = text("SELECT cost FROM ss_evaluations ORDER BY key").columns(cost=JSON)
@@ -239,6 +241,9 @@ def test_samples_move_out_of_the_evaluations_and_back(url, connect):
     assert costs[0] == costs[3] == {**LISTS, "decoder_ratio": 0.5}
     assert costs[1:3] == [{**costs[0], "ids": list(other.ids)}, {"decoder_ratio": 0.5}]
     upgrade(url)
+    with connect() as connection:
+        sizes = connection.execute(text("SELECT bytes FROM ss_evaluations ORDER BY id")).scalars().all()
+    assert sizes == before
     with Database.open(url) as database:
         used = results.evaluations(database, "one")
         assert [one.evaluation for one in used] == saved

@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+from db_cases import make_study
 from here_cluster import HereCluster
 
 from db import results
@@ -64,3 +65,26 @@ def test_a_whole_study(
     assert optuna.get_all_study_names(optuna_storage(database)) == []
     typed("cache", "prune", "--unused", *json_)
     assert typed("cache", "show", *json_)["groups"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "said"),
+    [
+        ([], ["s0", "s1", "s2", "s3", "s4"], ""),
+        (["--limit", 5], ["s0", "s1", "s2", "s3", "s4"], ""),
+        (["--limit", 2], ["s0", "s1"], "studies 1 to 2 of 5; go on with --offset 2"),
+        (["--limit", 2, "--offset", 3], ["s3", "s4"], "studies 4 to 5 of 5"),
+        (["--offset", 4], ["s4"], "studies 5 to 5 of 5"),
+        (["--offset", 9], [], "none of 5"),
+    ],
+    ids=str,
+)
+def test_pages(
+    database: Database, database_url: str, capsys: Any, words: list, names: list, said: str
+) -> None:
+    for number in range(5):
+        make_study(database, f"s{number}")
+    assert run([*map(str, ["study", "list", *words]), "--output", "json", "--db", database_url]) == 0
+    shown = capsys.readouterr()
+    assert [row["name"] for row in json.loads(shown.out)["studies"]] == names
+    assert shown.err.strip() == said

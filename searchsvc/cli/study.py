@@ -120,12 +120,20 @@ def run(name: Name, db: Url = None) -> None:
 
 
 @app.command("list")
-def list_(output: Output = Format.TABLE, db: Url = None) -> None:
-    """List the studies."""
-    from searchsvc.queries import list_studies
+def list_(
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most; default: all.")] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Leave so many of the oldest out.")] = 0,
+    output: Output = Format.TABLE,
+    db: Url = None,
+) -> None:
+    """List the studies, oldest first."""
+    from searchsvc.queries import left_out, list_studies
 
     with open_database(db) as database:
-        show_rows(list_studies(database), output, title="Studies", key="studies")
+        rows = list_studies(database, limit=limit, offset=offset)
+        show_rows(rows, output, title="Studies", key="studies")
+        if line := left_out(database, len(rows), offset):
+            message(line)
 
 
 @app.command()
