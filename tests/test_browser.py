@@ -1,11 +1,10 @@
 """The dashboard in a real browser: a study's note and our figures are there, and nothing can be changed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import optuna
 import pytest
-from napping import nap, queue_study
+from napping import SEARCH, nap, queue_study
 
 pytest.importorskip("selenium", reason="selenium is not installed: it is one of the dev dependencies")
 
@@ -43,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("study")
     write(folder, search=8, test=1)
     made = f"sqlite:///{folder / 'studies.db'}"
-    queue_study(made, folder / "manifest.jsonl")
+    queue_study(made, folder / "manifest.jsonl", search=SEARCH | {"trials": 8})
     with pytest.MonkeyPatch.context() as patch, Database.open(made) as database:
         nap(patch.setattr)
         run_study(database, "one")
@@ -51,15 +50,20 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    with chromium(tmp_path_factory.mktemp("home")) as opened:
-        yield opened
+def address(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    file = tmp_path_factory.mktemp("secret") / "token"
+    file.write_text(TOKEN)
+    with dashboard(url, "--token-file", str(file)) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
-def address(url: str) -> Iterator[str]:
-    with dashboard(url) as served:
-        yield served
+def browser(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A browser that has been given the token for `address`."""
+    with chromium(tmp_path_factory.mktemp("home")) as opened:
+        # not the page itself: one whose own address holds a password may fetch nothing
+        opened.get(f"{address.replace('//', f'//anybody:{TOKEN}@')}/api/meta")
+        yield opened
 
 
 def study_id(url: str) -> int:
@@ -80,6 +84,7 @@ def wait_for(browser: Chrome, *texts: str) -> None:
 
 
 def test_a_study_shows_its_note_and_our_figures(browser: Chrome, address: str, url: str) -> None:
+    browser.get_log("browser")  # of tests before
     browser.get(f"{address}/dashboard/studies/{study_id(url)}")
     wait_for(
         browser,
@@ -109,11 +114,10 @@ def test_the_delete_button_deletes_nothing(browser: Chrome, address: str, url: s
     assert browser.execute_async_script(DELETE, f"/api/studies/{study_id(url)}") == 403
 
 
-def test_nothing_is_shown_without_the_token(browser: Chrome, url: str, tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(TOKEN)
-    with dashboard(url, "--token-file", str(tmp_path / "token")) as address:
-        browser.get(f"{address}/dashboard/")
-        assert "optuna" not in browser.page_source.lower()
-        browser.get(f"{address.replace('//', f'//anybody:{TOKEN}@')}/dashboard/")
-        browser.get(f"{address}/dashboard/")  # a page whose own address holds a password may fetch nothing
-        wait_for(browser, "one")
+def test_nothing_is_shown_without_the_token(browser: Chrome, address: str) -> None:
+    browser.get(
+        f"{address.replace('127.0.0.1', 'localhost')}/dashboard/"
+    )  # browsers know a token by the name
+    assert "optuna" not in browser.page_source.lower()
+    browser.get(f"{address}/dashboard/")
+    wait_for(browser, "one")
