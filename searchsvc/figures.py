@@ -87,7 +87,7 @@ def hypervolume_figure(points: Sequence[Measured], title: str, *, template: str 
     return figure.update_layout(
         title=title,
         xaxis_title="trial",
-        yaxis_title="share of the unit square that the front dominates",
+        yaxis_title="hypervolume of the front",
     )
 
 
