@@ -3,6 +3,8 @@
 import contextlib
 import time
 
+from optuna.storages import BaseStorage
+
 from db import queue, results, studies
 from db.errors import DatabaseError, LeaseLost
 from db.owners import current_owner
@@ -15,7 +17,7 @@ from searchsvc.outcome import outcome
 from searchsvc.phases import Phases
 from searchsvc.points import prefill_columns
 from searchsvc.progress import SILENT, Standing, Told
-from searchsvc.showcase import publish
+from searchsvc.showcase import Showcase
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
 from searchsvc.watch import Watch
@@ -65,10 +67,13 @@ def run_leased(
     try:
         with phase("starting"):
             subject = subject or subject_of(studies.get_study(database, lease.name))
-        result = _search(database, subject, watch, ray_address, told)
+        storage = optuna_storage(database, lease)
+        showcase = Showcase(database, storage, subject)
+        result = _search(database, storage, subject, watch, ray_address, told, showcase)
         _keep_front(database, lease, result)
-        publish(database, subject, result.evaluations, result.latencies)
-        queue.finish(database, lease, "done", outcome=outcome(lease.name, subject.spec.goal, result))
+        found = outcome(lease.name, subject.spec.goal, result)
+        showcase.publish(result.evaluations, found["summary"], result.latencies)
+        queue.finish(database, lease, "done", outcome=found)
     except LeaseLost:
         raise
     except (KeyboardInterrupt, RequestedError):
@@ -86,7 +91,13 @@ def run_leased(
 
 
 def _search(
-    database: Database, subject: Subject, watch: Watch, ray_address: str | None, told: Told
+    database: Database,
+    storage: BaseStorage,
+    subject: Subject,
+    watch: Watch,
+    ray_address: str | None,
+    told: Told,
+    showcase: Showcase,
 ) -> SearchResult:
     spec, started, phase = subject.spec, time.monotonic(), Phases(told.phase)
     lease = watch.lease
@@ -102,12 +113,19 @@ def _search(
         expected = estimate_evaluations(spec.search, size)
 
         def tell(newest: Measured) -> None:
-            best = context.choose(list(context.main))
-            done = newest.number + 1
-            told.trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
+            points = list(context.main)
+            now = Standing(
+                done=newest.number + 1,
+                expected=expected,
+                baseline=context.baseline,
+                best=context.choose(points),
+            )
+            told.trial(now)
+            with phase("writing"):
+                showcase.update(points, now.sentence)
 
         context = Context(
-            storage=optuna_storage(database, lease),
+            storage=storage,
             name=spec.name,
             seed=spec.search.seed,
             num_layers=size.num_layers,

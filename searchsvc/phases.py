@@ -11,7 +11,8 @@ class Phases:
     """Tells, after every stretch of a phase, its name and the seconds that it took.
 
     "starting": data read, workers started, no pruning evaluated; then, in turns, "asking" a sampler,
-    "evaluating" (waiting for workers) and "writing" trials; "timing" the front, where that is asked for.
+    "evaluating" (waiting for workers) and "writing" trials and, now and then, what the dashboard shows;
+    "timing" the front, where that is asked for.
     """
 
     tell: Callable[[str, float], None]

@@ -35,6 +35,12 @@ class Standing:
             f"(unpruned {self.baseline.accuracy:.3f})"
         )
 
+    @property
+    def sentence(self) -> str:
+        """The same with the schedule's name."""
+        schedule = f"trial {self.best.number} ({self.best.label})"
+        return f"{self.done} of about {self.expected} evaluations; the best so far is {schedule}: {self}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
