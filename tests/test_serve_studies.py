@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,19 @@ def ended(url: str) -> int:
 
 
 @pytest.fixture
+def serve(url: str) -> Iterator[Callable[..., Served]]:
+    started: list[Served] = []
+
+    def start(*options: object, **more: Any) -> Served:
+        started.append(Served(url, *options, command=NAPPING, **more))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.close()
+
+
+@pytest.fixture
 def url(tmp_path: Path, manifest: Path) -> str:
     made = f"sqlite:///{tmp_path / 'studies.db'}"
     queue_study(made, manifest)
@@ -75,16 +89,15 @@ def assert_as_undisturbed(url: str, undisturbed: str) -> None:
         assert len(made) == len(set(made)), "an evaluation was made twice"
 
 
-def test_controllers_that_are_killed_change_nothing(url: str, undisturbed: str) -> None:
+def test_controllers_that_are_killed_change_nothing(
+    url: str, undisturbed: str, serve: Callable[..., Served]
+) -> None:
     for wanted in (4, 15):
-        served = Served(url, command=NAPPING)
+        served = serve()
         until(lambda wanted=wanted: ended(url) >= wanted)
         served.process.kill()
         before = trials(url)
-        served.close()
-    last = Served(url, "--once", command=NAPPING)
-    assert last.process.wait(100) == 0
-    last.close()
+    assert serve("--once").process.wait(100) == 0
     assert len(before) < len(trials(url))
     assert trials(url)[: len(before)] == before
     assert_as_undisturbed(url, undisturbed)
@@ -116,14 +129,16 @@ def test_on_ray_a_study_runs_on_the_cluster_that_the_controller_started(
     assert "a: " in capsys.readouterr().err
 
 
-def test_who_slept_in_the_midst_of_a_study_changes_nothing(url: str, undisturbed: str) -> None:
-    first = Served(url, lease=6, command=NAPPING)
+def test_who_slept_in_the_midst_of_a_study_changes_nothing(
+    url: str, undisturbed: str, serve: Callable[..., Served]
+) -> None:
+    first = serve(lease=6)
     until(lambda: ended(url) >= 4)
     (pid,) = [entry["pid"] for entry in first.events("claimed")]
     for process in (first.process.pid, pid):
         os.kill(process, signal.SIGSTOP)
     slept = ended(url)
-    second = Served(url, lease=6, command=NAPPING)
+    second = serve(lease=6)
     until(lambda: ended(url) >= slept + 2)
     os.kill(pid, signal.SIGCONT)
     with Database.open(url) as database:
@@ -131,7 +146,5 @@ def test_who_slept_in_the_midst_of_a_study_changes_nothing(url: str, undisturbed
     os.kill(first.process.pid, signal.SIGCONT)
     until(lambda: first.events("ended"))
     assert first.events("ended")[0]["how"] == "lost"
-    for served in (first, second):
-        assert served.end() == 0
-        served.close()
+    assert [served.end() for served in (first, second)] == [0, 0]
     assert_as_undisturbed(url, undisturbed)
