@@ -31,7 +31,8 @@ def restore(url: URL, file: Path) -> None:
 
 def _run(program: str, url: URL, *arguments: str) -> None:
     # everybody on the machine may read a command line: the password goes by the environment
-    place = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
+    query = {name: value for name, value in url.query.items() if name != "password"}
+    place = URL.create("postgresql", url.username, None, url.host, url.port, url.database, query)
     password = url.password or url.query.get("password")
     environment = {**os.environ, **({"PGPASSWORD": str(password)} if password else {})}
     command = [program, f"--dbname={place.render_as_string()}", "--no-password", *arguments]
