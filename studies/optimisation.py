@@ -137,9 +137,8 @@ class OneValue(Optimisation):
         price: Price,
         value: Callable[[Mapping[str, Any]], float] | None,
     ) -> None:
-        super().__init__(context, method, space, ask)
         self._log = TrialLog(storage, name, [direction])
-        self.ask = _first_again(ask, space, self._log.retried)
+        super().__init__(context, method, space, _first_again(ask, space, self._log.retried))
         self._direction, self._price, self._value = direction, price, value
 
     def told(self) -> list[FrozenTrial]:

@@ -132,13 +132,13 @@ def test_on_ray_a_study_runs_on_the_cluster_that_the_controller_started(
 def test_who_slept_in_the_midst_of_a_study_changes_nothing(
     url: str, undisturbed: str, serve: Callable[..., Served]
 ) -> None:
-    first = serve(lease=6)
+    first = serve(lease=15)
     until(lambda: ended(url) >= 4)
     (pid,) = [entry["pid"] for entry in first.events("claimed")]
     for process in (first.process.pid, pid):
         os.kill(process, signal.SIGSTOP)
     slept = ended(url)
-    second = serve(lease=6)
+    second = serve(lease=15)
     until(lambda: ended(url) >= slept + 2)
     os.kill(pid, signal.SIGCONT)
     with Database.open(url) as database:
