@@ -228,7 +228,7 @@ def test_worker_that_dies_is_replaced(
     process = subprocess.Popen(command("study", "run", "loop", "--db", db), stderr=subprocess.DEVNULL)
     while not (workers := ray_workers(process.pid)):
         assert process.poll() is None
-    while ended(db) < 2:  # evaluations take milliseconds: no time to look for workers now
+    while ended(db) < 1:  # evaluations take milliseconds: no time to look for workers now
         assert process.poll() is None
         time.sleep(0.002)
     os.kill(workers[0], signal.SIGKILL)
