@@ -19,14 +19,7 @@ def request(database: Database, name: str, what: Request) -> Study:
         NotFound: there is no such study.
         StudyFinished: it has ended.
     """
-    with database.begin() as session:
-        row = study_row(session, name, lock=True)
-        if row.status not in (*OPEN, "paused"):
-            raise StudyFinished(f"study {name!r} is {row.status} since {row.finished_at}: nothing to {what}")
-        row.request = what
-        if not is_held(session, row):
-            leave(session, row)
-        return to_study(row)
+    return _set(database, name, what, f": nothing to {what}")
 
 
 def resume(database: Database, name: str) -> Study:
@@ -36,14 +29,15 @@ def resume(database: Database, name: str) -> Study:
         NotFound: there is no such study.
         StudyFinished: it has ended.
     """
+    return _set(database, name, None, "; `searchsvc study retry` queues it again")
+
+
+def _set(database: Database, name: str, what: Request | None, advice: str) -> Study:
     with database.begin() as session:
         row = study_row(session, name, lock=True)
         if row.status not in (*OPEN, "paused"):
-            raise StudyFinished(
-                f"study {name!r} is {row.status} since {row.finished_at}; "
-                "`searchsvc study retry` queues it again"
-            )
-        row.request = None
+            raise StudyFinished(f"study {name!r} is {row.status} since {row.finished_at}{advice}")
+        row.request = what
         if not is_held(session, row):
             leave(session, row)
         return to_study(row)

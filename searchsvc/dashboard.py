@@ -36,6 +36,8 @@ def make_server(
     try:
         app = application(storage, token=token, allow_writes=allow_writes)
         return create_server(app, host=host, port=port)
+    except ValueError as error:  # waitress has looked the name up in vain
+        raise ServiceError(f"--host {host}: there is no such address; 127.0.0.1 is this machine") from error
     except OSError as error:
         raise ServiceError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another port"

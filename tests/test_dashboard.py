@@ -61,6 +61,11 @@ def test_elsewhere_only_with_a_token(storage: optuna.storages.BaseStorage, host:
 TOKEN = "0123456789abcdef-"
 
 
+def test_a_host_that_does_not_exist_is_one_line(storage: optuna.storages.BaseStorage) -> None:
+    with pytest.raises(ServiceError, match="there is no such address"):
+        make_server(storage, host="no.such.host.invalid", port=8080, token=TOKEN, allow_writes=False)
+
+
 def basic(text: str) -> str:
     return "Basic " + base64.b64encode(text.encode()).decode()
 
