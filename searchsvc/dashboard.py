@@ -1,6 +1,5 @@
 """The Optuna dashboard behind our guard: this machine only, reading only, unless asked otherwise."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
@@ -8,48 +7,52 @@ import optuna_dashboard
 from waitress.server import create_server
 
 from searchsvc.errors import ServiceError
+from searchsvc.guard import Application, Guard, is_loopback
 
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-Application = Callable[[Environ, StartResponse], Iterable[bytes]]
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-READING = ("GET", "HEAD")
+#: Bytes that a request may have; notes are the longest.
+MAX_REQUEST = 1 << 20
 
 
-def application(storage: optuna.storages.BaseStorage, *, allow_writes: bool = False) -> Application:
-    """Return optuna-dashboard's WSGI app; without `allow_writes` every request but GET and HEAD gets 403.
+def application(
+    storage: optuna.storages.BaseStorage, *, token: str | None = None, allow_writes: bool = False
+) -> Application:
+    """Return optuna-dashboard's WSGI app behind a guard (`searchsvc.guard.Guard`).
 
     optuna-dashboard itself asks nobody who they are: an anonymous DELETE would remove a study.
     """
-    inner: Application = optuna_dashboard.wsgi(storage)
-    return inner if allow_writes else _read_only(inner)
+    return Guard(optuna_dashboard.wsgi(storage), token=token, allow_writes=allow_writes)
 
 
-def make_server(storage: optuna.storages.BaseStorage, *, host: str, port: int, allow_writes: bool) -> Any:
-    """Return a server that listens already and serves with `run()`; only loopback addresses are accepted.
+def make_server(
+    storage: optuna.storages.BaseStorage,
+    *,
+    host: str,
+    port: int,
+    token: str | None = None,
+    allow_writes: bool = False,
+) -> Any:
+    """Return a server that listens already and serves with `run()`.
+
+    Args:
+        storage: the studies.
+        host: address to listen on; one that others can reach needs a token.
+        port: 0 takes a free one, `effective_port` of the server.
+        token: what visitors must know; None: nobody is asked.
+        allow_writes: whether studies may be changed and deleted.
 
     Raises:
-        ServiceError: another address, or a port that is taken.
+        ServiceError: an address that others can reach, without a token; or one that is not to be had.
     """
-    if host not in LOOPBACK:
+    if token is None and not is_loopback(host):
         raise ServiceError(
-            f"--host {host}: the dashboard has no log-in, so it is served on 127.0.0.1 only; "
-            "reach it from elsewhere by an SSH tunnel"
+            f"--host {host}: others could reach the dashboard, and nobody would be asked who they are; give "
+            "--token-file FILE (or SEARCHSVC_DASHBOARD_TOKEN), or stay on 127.0.0.1 and come by an SSH tunnel"
         )
+    app = application(storage, token=token, allow_writes=allow_writes)
     try:
-        return create_server(application(storage, allow_writes=allow_writes), host=host, port=port)
-    except OSError as error:
+        return create_server(app, host=host, port=port, ident=None, max_request_body_size=MAX_REQUEST)
+    except (OSError, ValueError) as error:  # the second where the host has no address
+        reason = error.strerror if isinstance(error, OSError) else "no such host"
         raise ServiceError(
-            f"--port {port}: cannot listen there ({error.strerror}); choose another port"
+            f"--host {host} --port {port}: cannot listen there ({reason}); choose another one"
         ) from error
-
-
-def _read_only(inner: Application) -> Application:
-    def guarded(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] in READING:
-            return inner(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [b"This dashboard is read-only; start it with --allow-writes to change studies.\n"]
-
-    return guarded

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import Unreachable
@@ -20,6 +20,13 @@ class Settings(BaseSettings):
     db_url: str | None = None
     #: Address of a running Ray cluster; a local one is started when empty.
     ray_address: str | None = None
+    #: What visitors of the dashboard log in with; `--token-file` goes before it.
+    dashboard_token: SecretStr | None = None
+
+    @property
+    def token(self) -> str | None:
+        """The dashboard's token in the clear: not for messages."""
+        return None if self.dashboard_token is None else self.dashboard_token.get_secret_value()
 
     def database_url(self, option: str | None = None) -> str:
         """Return the database URL: the command's `--db`, else the setting, else the embedded file.

@@ -1,56 +1,135 @@
-"""The dashboard's guard: reading only, this machine only; and what we show in it."""
+"""The dashboard behind its guard, on both databases: reading only, this machine only, unless asked otherwise."""
 
+import gc
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
+from db_cases import sqlite_url
+from test_guard import TOKEN, Answer
 
+from db.session import Database, upgrade
 from searchsvc.dashboard import application, make_server
 from searchsvc.errors import ServiceError
+from searchsvc.storage import optuna_storage
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Iterator[optuna.storages.RDBStorage]:
-    made = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'studies.db'}")
+def storage(database: Database) -> optuna.storages.RDBStorage:
+    made = optuna_storage(database)
     optuna.create_study(study_name="kept", storage=made, directions=["maximize", "minimize"])
-    yield made
-    made.remove_session()
-    made.engine.dispose()
+    return made
 
 
-def request(app: Any, method: str, path: str) -> tuple[str, bytes]:
-    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path}
-    setup_testing_defaults(environ)
-    status: list[str] = []
-    body = b"".join(app(environ, lambda line, headers, exc_info=None: status.append(line)))
-    return status[0], body
+def number(storage: optuna.storages.RDBStorage) -> int:
+    return storage.get_study_id_from_name("kept")
 
 
 def test_reading_shows_the_studies(storage: optuna.storages.RDBStorage) -> None:
-    status, body = request(application(storage), "GET", "/api/studies")
-    assert status.startswith("200")
-    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["kept"]
+    answer = Answer(application(storage), "GET", "/api/studies")
+    assert answer.status == 200
+    assert [study["study_name"] for study in json.loads(answer.body)["study_summaries"]] == ["kept"]
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH"])
 def test_writing_is_refused(storage: optuna.storages.RDBStorage, method: str) -> None:
-    status, body = request(application(storage), method, "/api/studies/1")
-    assert status.startswith("403")
-    assert b"--allow-writes" in body
+    assert Answer(application(storage), method, f"/api/studies/{number(storage)}").status == 403
     assert len(storage.get_all_studies()) == 1
 
 
 def test_writing_where_it_is_asked_for(storage: optuna.storages.RDBStorage) -> None:
-    status, _ = request(application(storage, allow_writes=True), "DELETE", "/api/studies/1")
-    assert status.startswith("204")
+    app = application(storage, allow_writes=True)
+    assert Answer(app, "DELETE", f"/api/studies/{number(storage)}").status == 204
     assert storage.get_all_studies() == []
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org"])
-def test_only_this_machine(storage: optuna.storages.RDBStorage, host: str) -> None:
-    with pytest.raises(ServiceError, match=r"127\.0\.0\.1"):
-        make_server(storage, host=host, port=8080, allow_writes=False)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org", "::"])
+def test_only_this_machine_without_a_token(storage: optuna.storages.RDBStorage, host: str) -> None:
+    with pytest.raises(ServiceError, match=r"--token-file .*127\.0\.0\.1"):
+        make_server(storage, host=host, port=0)
+
+
+@contextmanager
+def listening(storage: optuna.storages.RDBStorage, **options: Any) -> Iterator[Any]:
+    server = make_server(storage, port=0, **options)
+    try:
+        yield server
+    finally:
+        server.task_dispatcher.shutdown()
+        server.close()
+        server.trigger.close()
+
+
+def test_everybody_with_one(storage: optuna.storages.RDBStorage) -> None:
+    with listening(storage, host="0.0.0.0", token=TOKEN) as server:
+        assert server.effective_port
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # waitress leaves its socket open
+@pytest.mark.parametrize(
+    ("host", "reason"), [("127.0.0.1", "in use"), ("no.such.host.invalid", "no such host")]
+)
+def test_where_it_cannot_listen(storage: optuna.storages.RDBStorage, host: str, reason: str) -> None:
+    with listening(storage, host="127.0.0.1") as taken:
+        port = taken.effective_port
+        with pytest.raises(ServiceError, match=f"--port {port}: cannot listen there .*{reason}"):
+            make_server(storage, host=host, port=port, token=TOKEN)
+    gc.collect()
+
+
+def get(address: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_the_command_asks_for_its_token_and_never_shows_it(tmp_path: Path) -> None:
+    """As typed, in a process of its own: what it prints, whoever calls and with whatever, holds no token."""
+    upgrade(sqlite_url(tmp_path))
+    token, wrong = tmp_path / "token", "wrong-but-still-a-secret"
+    token.write_text(TOKEN)
+    port = free_port()
+    command = ["dashboard", "--db", sqlite_url(tmp_path), "--host", "0.0.0.0", "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "searchsvc", *command, "--token-file", str(token)],
+        stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    address = f"http://127.0.0.1:{port}/api/studies"
+    try:
+        assert get(address) == 401
+        assert get(address, Authorization=f"Bearer {wrong}") == 401
+        assert get(address, Authorization=f"Bearer {TOKEN}") == 200
+        assert get(f"{address}/no-such", Authorization=f"Bearer {TOKEN}") == 404
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=30)
+    assert "read-only, with log-in" in first
+    assert TOKEN not in first + rest
+    assert wrong not in first + rest
+    assert process.returncode == 0
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])

@@ -200,7 +200,11 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
         2,
         ("alone", "cannot be loaded"),
     ),
-    ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("127.0.0.1",)),
+    ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("0.0.0.0", "--token-file", "127.0.0.1")),
+    ("dashboard with no token", lambda p: ["dashboard", "--token-file", str(p.folder / "none"), "--db", str(p.db)], 2, ("none", "cannot be read", "openssl")),
+    ("dashboard with a token to guess", lambda p: ["dashboard", "--token-file", p.write("token", "1234"), "--db", str(p.db)], 2, ("token", "16", "openssl")),
+    ("dashboard on no port", lambda p: ["dashboard", "--port", "99999", "--db", str(p.db)], 2, ("--port", "65535")),
+    ("dashboard on another's address", lambda p: ["dashboard", "--host", "192.0.2.1", "--token-file", p.write("token", "0" * 32), "--db", str(p.db)], 2, ("192.0.2.1", "cannot listen")),
     ("no database URL", lambda p: ["study", "list", "--db", "mysql://x/y"], 2, ("mysql",)),
     ("database in no folder", lambda p: ["study", "list", "--db", str(p.folder / "no" / "x.db")], 6, ("no/x.db",)),
     *(

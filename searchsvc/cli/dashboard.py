@@ -1,5 +1,6 @@
 """`searchsvc dashboard`: the Optuna dashboard on our database."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,16 +12,32 @@ from searchsvc.cli.study import open_database
 
 def dashboard(
     db: Url = None,
-    host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; one that others can reach needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token to log in with; default: SEARCHSVC_DASHBOARD_TOKEN."),
+    ] = None,
     allow_writes: Annotated[bool, typer.Option(help="Let visitors change and delete studies.")] = False,
 ) -> None:
-    """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise)."""
-    from searchsvc.dashboard import make_server
-    from searchsvc.storage import optuna_storage
+    """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise).
 
+    With a token a browser asks for a name and a password: any name, and the token. Programs send it as
+    `Authorization: Bearer TOKEN`. It travels as it is: put TLS in front where the network is not your own.
+    """
+    from searchsvc.dashboard import make_server
+    from searchsvc.settings import Settings
+    from searchsvc.storage import optuna_storage
+    from searchsvc.tokens import read_token
+
+    token = read_token(token_file, Settings().token)
     with open_database(db) as database:
-        server = make_server(optuna_storage(database), host=host, port=port, allow_writes=allow_writes)
-        mode = "writable" if allow_writes else "read-only"
-        message(f"dashboard on http://{host}:{port} ({mode}); Ctrl-C ends it")
+        server = make_server(
+            optuna_storage(database), host=host, port=port, token=token, allow_writes=allow_writes
+        )
+        mode = ("writable" if allow_writes else "read-only") + (", with log-in" if token else "")
+        shown = f"[{host}]" if ":" in host else host
+        message(f"dashboard on http://{shown}:{port} ({mode}); Ctrl-C ends it")
         server.run()
