@@ -1,5 +1,6 @@
 """The Optuna dashboard behind our guard: this machine only, reading only, unless asked otherwise."""
 
+import socket
 from typing import Any
 
 import optuna
@@ -48,11 +49,23 @@ def make_server(
             f"--host {host}: others could reach the dashboard, and nobody would be asked who they are; give "
             "--token-file FILE (or SEARCHSVC_DASHBOARD_TOKEN), or stay on 127.0.0.1 and come by an SSH tunnel"
         )
-    app = application(storage, token=token, allow_writes=allow_writes)
     try:
-        return create_server(app, host=host, port=port, ident=None, max_request_body_size=MAX_REQUEST)
-    except (OSError, ValueError) as error:  # the second where the host has no address
-        reason = error.strerror if isinstance(error, OSError) else "no such host"
+        bound = _bound(host, port)
+    except OSError as error:
         raise ServiceError(
-            f"--host {host} --port {port}: cannot listen there ({reason}); choose another one"
+            f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another one"
         ) from error
+    app = application(storage, token=token, allow_writes=allow_writes)
+    return create_server(app, sockets=[bound], ident=None, max_request_body_size=MAX_REQUEST)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket with that address; waitress would leave one open where it is not to be had."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
+    return made
