@@ -14,7 +14,7 @@ from searchsvc.evaluations import Evaluations
 from searchsvc.latencies import measure_front
 from searchsvc.points import prefill_columns
 from searchsvc.progress import SILENT, Standing, Told
-from searchsvc.showcase import publish
+from searchsvc.showcase import Showcase
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
 from studies.context import Context, Dimensions
@@ -40,10 +40,10 @@ def run_study(
     subject = subject_of(studies.get_study(database, name))
     lease = queue.claim(database, name, owner=current_owner(), seconds=LEASE_SECONDS, reopen=True)
     try:
-        with _heartbeat(database, lease):
-            result = _search(database, subject, lease, ray_address, told)
+        with _heartbeat(database, lease), Showcase(database, subject, lease) as showcase:
+            result = _search(database, subject, lease, ray_address, told, showcase)
             _keep_front(database, lease, result)
-            publish(database, subject, result.evaluations, result.latencies)
+            showcase.show(result.evaluations, result.latencies)
     except KeyboardInterrupt:
         queue.release(database, lease)
         raise
@@ -55,7 +55,12 @@ def run_study(
 
 
 def _search(
-    database: Database, subject: Subject, lease: Lease, ray_address: str | None, told: Told
+    database: Database,
+    subject: Subject,
+    lease: Lease,
+    ray_address: str | None,
+    told: Told,
+    showcase: Showcase,
 ) -> SearchResult:
     spec, started = subject.spec, time.monotonic()
     with Evaluations(database, subject, "search", lease=lease, ray_address=ray_address) as evaluate:
@@ -66,7 +71,9 @@ def _search(
         expected = estimate_evaluations(spec.search, size)
 
         def tell(newest: Measured) -> None:
-            best = context.choose(list(context.main))
+            points = list(context.main)
+            showcase.show(points)
+            best = context.choose(points)
             done = newest.number + 1
             told.trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
 

@@ -10,11 +10,11 @@ from db.session import Database
 from pruners.profile import Latency
 from searchsvc.errors import ServiceError
 from searchsvc.latencies import read_latencies
-from searchsvc.points import measured_in, on_front, rows
+from searchsvc.points import best_so_far, measured_in, on_front, rows
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import stored_spec
-from studies.latency import choose_fast, pruned_members
-from studies.measured import Measured, cheapest_within
+from studies.latency import pruned_members
+from studies.measured import Measured
 from studies.spec import GoalSpec
 
 
@@ -67,14 +67,12 @@ def _standing(points: list[Measured], goal: GoalSpec, latencies: Mapping[str, La
     unpruned = next((point for point in points if point.pruning is None), None)
     if unpruned is None:
         return {"unpruned_accuracy": None, "best": None}
-    best = cheapest_within(points, unpruned.accuracy, goal.max_drop)
+    choice = best_so_far(points, unpruned, goal, latencies)
     found: dict[str, Any] = {"unpruned_accuracy": unpruned.accuracy}
     if goal.max_latency_ratio is not None and latencies:
-        front = on_front(points)
-        choice = choose_fast(front, unpruned.accuracy, goal.max_drop, goal.max_latency_ratio, latencies)
-        best = choice.member or best
-        found["latency"] = _timed(front, latencies) | {"goal_met": choice.meets_goal}
-    return {**found, "best": next(iter(rows([best], latencies)))}
+        found["latency"] = _timed(on_front(points), latencies) | {"goal_met": choice.meets_goal}
+    best = [] if choice.member is None else [choice.member]
+    return {**found, "best": next(iter(rows(best, latencies)), None)}
 
 
 def _timed(front: list[Measured], latencies: Mapping[str, Latency]) -> dict[str, Any]:
