@@ -3,29 +3,30 @@
 import socket
 from typing import Any
 
-import optuna
 import optuna_dashboard
 from waitress.server import create_server
 
+from db.session import Database
+from searchsvc.artifacts import ProfileArtifacts
 from searchsvc.errors import ServiceError
 from searchsvc.guard import Application, Guard, is_loopback
+from searchsvc.storage import optuna_storage
 
 #: Bytes that a request may have; notes are the longest.
 MAX_REQUEST = 1 << 20
 
 
-def application(
-    storage: optuna.storages.BaseStorage, *, token: str | None = None, allow_writes: bool = False
-) -> Application:
+def application(database: Database, *, token: str | None = None, allow_writes: bool = False) -> Application:
     """Return optuna-dashboard's WSGI app behind a guard (`searchsvc.guard.Guard`).
 
     optuna-dashboard itself asks nobody who they are: an anonymous DELETE would remove a study.
     """
-    return Guard(optuna_dashboard.wsgi(storage), token=token, allow_writes=allow_writes)
+    inner = optuna_dashboard.wsgi(optuna_storage(database), ProfileArtifacts(database))
+    return Guard(inner, token=token, allow_writes=allow_writes)
 
 
 def make_server(
-    storage: optuna.storages.BaseStorage,
+    database: Database,
     *,
     host: str,
     port: int,
@@ -35,7 +36,7 @@ def make_server(
     """Return a server that listens already and serves with `run()`.
 
     Args:
-        storage: the studies.
+        database: the studies.
         host: address to listen on; one that others can reach needs a token.
         port: 0 takes a free one, `effective_port` of the server.
         token: what visitors must know; None: nobody is asked.
@@ -55,7 +56,7 @@ def make_server(
         raise ServiceError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another one"
         ) from error
-    app = application(storage, token=token, allow_writes=allow_writes)
+    app = application(database, token=token, allow_writes=allow_writes)
     return create_server(app, sockets=[bound], ident=None, max_request_body_size=MAX_REQUEST)
 
 

@@ -23,44 +23,45 @@ from searchsvc.errors import ServiceError
 from searchsvc.storage import optuna_storage
 
 
-@pytest.fixture
-def storage(database: Database) -> optuna.storages.RDBStorage:
-    made = optuna_storage(database)
-    optuna.create_study(study_name="kept", storage=made, directions=["maximize", "minimize"])
-    return made
+@pytest.fixture(autouse=True)
+def kept(request: pytest.FixtureRequest) -> None:
+    """A study in the database, where the test has one."""
+    if "database" in request.fixturenames:
+        storage = optuna_storage(request.getfixturevalue("database"))
+        optuna.create_study(study_name="kept", storage=storage, directions=["maximize", "minimize"])
 
 
-def number(storage: optuna.storages.RDBStorage) -> int:
-    return storage.get_study_id_from_name("kept")
+def number(database: Database) -> int:
+    return optuna_storage(database).get_study_id_from_name("kept")
 
 
-def test_reading_shows_the_studies(storage: optuna.storages.RDBStorage) -> None:
-    answer = Answer(application(storage), "GET", "/api/studies")
+def test_reading_shows_the_studies(database: Database) -> None:
+    answer = Answer(application(database), "GET", "/api/studies")
     assert answer.status == 200
     assert [study["study_name"] for study in json.loads(answer.body)["study_summaries"]] == ["kept"]
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH"])
-def test_writing_is_refused(storage: optuna.storages.RDBStorage, method: str) -> None:
-    assert Answer(application(storage), method, f"/api/studies/{number(storage)}").status == 403
-    assert len(storage.get_all_studies()) == 1
+def test_writing_is_refused(database: Database, method: str) -> None:
+    assert Answer(application(database), method, f"/api/studies/{number(database)}").status == 403
+    assert len(optuna_storage(database).get_all_studies()) == 1
 
 
-def test_writing_where_it_is_asked_for(storage: optuna.storages.RDBStorage) -> None:
-    app = application(storage, allow_writes=True)
-    assert Answer(app, "DELETE", f"/api/studies/{number(storage)}").status == 204
-    assert storage.get_all_studies() == []
+def test_writing_where_it_is_asked_for(database: Database) -> None:
+    app = application(database, allow_writes=True)
+    assert Answer(app, "DELETE", f"/api/studies/{number(database)}").status == 204
+    assert optuna_storage(database).get_all_studies() == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org", "::"])
-def test_only_this_machine_without_a_token(storage: optuna.storages.RDBStorage, host: str) -> None:
+def test_only_this_machine_without_a_token(database: Database, host: str) -> None:
     with pytest.raises(ServiceError, match=r"--token-file .*127\.0\.0\.1"):
-        make_server(storage, host=host, port=0)
+        make_server(database, host=host, port=0)
 
 
 @contextmanager
-def listening(storage: optuna.storages.RDBStorage, **options: Any) -> Iterator[Any]:
-    server = make_server(storage, port=0, **options)
+def listening(database: Database, **options: Any) -> Iterator[Any]:
+    server = make_server(database, port=0, **options)
     try:
         yield server
     finally:
@@ -69,17 +70,17 @@ def listening(storage: optuna.storages.RDBStorage, **options: Any) -> Iterator[A
         server.trigger.close()
 
 
-def test_everybody_with_one(storage: optuna.storages.RDBStorage) -> None:
-    with listening(storage, host="0.0.0.0", token=TOKEN) as server:
+def test_everybody_with_one(database: Database) -> None:
+    with listening(database, host="0.0.0.0", token=TOKEN) as server:
         assert server.effective_port
 
 
 @pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "in use"), ("no.such.host.invalid", "not known")])
-def test_where_it_cannot_listen(storage: optuna.storages.RDBStorage, host: str, reason: str) -> None:
-    with listening(storage, host="127.0.0.1") as taken:
+def test_where_it_cannot_listen(database: Database, host: str, reason: str) -> None:
+    with listening(database, host="127.0.0.1") as taken:
         port = int(taken.effective_port)
         with pytest.raises(ServiceError, match=f"--port {port}: cannot listen there .*{reason}"):
-            make_server(storage, host=host, port=port, token=TOKEN)
+            make_server(database, host=host, port=port, token=TOKEN)
 
 
 def get(address: str, **headers: str) -> int:

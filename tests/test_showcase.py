@@ -152,7 +152,7 @@ def shown(database: Database) -> dict[str, Any]:
     """What the dashboard gets of the study."""
     storage = optuna_storage(database)
     number = storage.get_study_id_from_name("one")
-    detail = json.loads(Answer(application(storage), "GET", f"/api/studies/{number}").body)
+    detail = json.loads(Answer(application(database), "GET", f"/api/studies/{number}").body)
     return detail | {
         "figures": {g["id"]: json.loads(g["graph_object"]) for g in detail["plotly_graph_objects"]}
     }

@@ -29,14 +29,11 @@ def dashboard(
     """
     from searchsvc.dashboard import make_server
     from searchsvc.settings import Settings
-    from searchsvc.storage import optuna_storage
     from searchsvc.tokens import read_token
 
     token = read_token(token_file, Settings().token)
     with open_database(db) as database:
-        server = make_server(
-            optuna_storage(database), host=host, port=port, token=token, allow_writes=allow_writes
-        )
+        server = make_server(database, host=host, port=port, token=token, allow_writes=allow_writes)
         mode = ("writable" if allow_writes else "read-only") + (", with log-in" if token else "")
         shown = f"[{host}]" if ":" in host else host
         message(f"dashboard on http://{shown}:{port} ({mode}); Ctrl-C ends it")
