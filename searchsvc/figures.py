@@ -18,6 +18,12 @@ from studies.measured import Measured
 #: Of more schedules than these only the front's are named in full; the others have their trial's page.
 NAMED = 200
 
+#: matplotlib's marks in plotly's words
+SYMBOLS = {
+    "*": "star", "x": "x-thin-open", "+": "cross-thin-open", "s": "square", "D": "diamond",
+    "v": "triangle-down", "P": "cross", "o": "circle", "^": "triangle-up", "h": "hexagon", "": "circle-open",
+}  # fmt: skip
+
 _FLOPS = "decoder FLOPs over those without pruning"
 
 
@@ -41,7 +47,7 @@ def front_figure(
             y=_rounded(point.accuracy for point in chosen),
             mode="markers",
             name=method,
-            marker={"color": _colour(method), "size": 9},
+            marker={"color": _colour(method), "symbol": SYMBOLS[STYLES.get(method, ("", ""))[1]], "size": 9},
             text=[
                 f"trial {point.number}" + (f": {point.label}" if point.key in named else "")
                 for point in chosen
@@ -66,7 +72,7 @@ def schedule_figure(points: Sequence[Measured], title: str) -> go.Figure:
     figure = go.Figure()
     colours = [_colour(point.method) for point in points]
     if len(set(colours)) < len(points):
-        colours = sample_colorscale("Viridis", [_share(point, points) for point in points])
+        colours = sample_colorscale("Viridis", [0.85 * _share(point, points) for point in points])
     for point, colour in zip(points, colours, strict=True):
         figure.add_scatter(
             x=list(range(len(keep_rates(point)))),
@@ -147,4 +153,5 @@ def _finished(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     axis = {"gridcolor": "#e5e5e5", "linecolor": "#999999", "zeroline": False}
     figure.update_xaxes(title=x, **axis)
     figure.update_yaxes(title=y, **axis)
-    return figure.update_layout(title=title, template="none")
+    legend = {"orientation": "h", "y": -0.25}
+    return figure.update_layout(title=title, template="none", legend=legend, margin={"t": 50, "r": 20})
