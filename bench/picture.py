@@ -13,7 +13,7 @@ from bench.browser import chromium, missing, serving, wait_for
 from db.session import Database
 from searchsvc.storage import optuna_storage
 
-WIDTH, HEIGHT = 1400, 1060
+WIDTH, HEIGHT = 1400, 1180
 #: a picture of lines and text loses nothing that is seen
 COLOURS = 96
 LAST = "user-defined-plot:schedule"
@@ -40,6 +40,7 @@ def _picture(page: str) -> Image.Image:
         driver.get(page)
         wait_for(driver, f"document.getElementById('{LAST}')?.querySelector('.legend')")
         driver.execute_script("document.querySelector('[id^=user-defined-plot]').scrollIntoView()")
+        driver.execute_script("scrollBy(0, -90)")  # from under the page's head
         wait_for(driver, "document.getAnimations().length == 0")
         return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
 

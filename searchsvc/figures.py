@@ -72,7 +72,7 @@ def schedule_figure(points: Sequence[Measured], title: str) -> go.Figure:
     figure = go.Figure()
     colours = [_colour(point.method) for point in points]
     if len(set(colours)) < len(points):
-        colours = sample_colorscale("Viridis", [0.85 * _share(point, points) for point in points])
+        colours = sample_colorscale("Viridis", _ranks([point.flops_ratio for point in points]))
     for point, colour in zip(points, colours, strict=True):
         figure.add_scatter(
             x=list(range(len(keep_rates(point)))),
@@ -139,10 +139,10 @@ def _colour(method: str) -> str:
     return STYLES.get(method, ("#555555", ""))[0]
 
 
-def _share(point: Measured, points: Sequence[Measured]) -> float:
-    """Where a point's FLOPs lie between those of the cheapest and of the dearest."""
-    ratios = [each.flops_ratio for each in points]
-    return (point.flops_ratio - min(ratios)) / (max(ratios) - min(ratios) or 1)
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Each one's place in order, from 0 to 0.85: beyond that the scale's colours are too light to read."""
+    order = sorted(values)
+    return [0.85 * order.index(value) / max(1, len(values) - 1) for value in values]
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
@@ -154,4 +154,5 @@ def _finished(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
     figure.update_xaxes(title=x, **axis)
     figure.update_yaxes(title=y, **axis)
     legend = {"orientation": "h", "y": -0.25}
-    return figure.update_layout(title=title, template="none", legend=legend, margin={"t": 50, "r": 20})
+    heading = {"text": title, "x": 0.02, "font": {"size": 15}}
+    return figure.update_layout(title=heading, template="none", legend=legend, margin={"t": 60, "r": 20})

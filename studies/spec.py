@@ -59,6 +59,8 @@ class DataSpec(Part):
     split: SplitSpec = SplitSpec()
     #: None: what the manifest's rows name
     metric: str | None = None
+    #: whether images may lie outside the manifest's folder: any image that the workers can read
+    allow_outside_images: bool = False
 
     @field_validator("metric")
     @classmethod
