@@ -174,6 +174,8 @@ def _narrowed(cls: type[StudySpec], document: Document) -> type[BaseModel]:
     if "method" not in search:
         raise SpecError(f"{where} 'search.method' is missing (known: {', '.join(sorted(SEARCHES))})")
     method = search["method"]
+    if not isinstance(method, str):  # not shown: aliases can make a short text endless
+        raise SpecError(f"{where} search.method must be a text, such as fastv")
     if method not in SEARCHES:
-        raise SpecError(f"{where} search.method {method!r} is not known{did_you_mean(str(method), SEARCHES)}")
+        raise SpecError(f"{where} search.method {method!r} is not known{did_you_mean(method, SEARCHES)}")
     return create_model("StudySpec", __base__=cls, search=(SEARCHES[method].Options, ...))

@@ -247,6 +247,7 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
     ("spec with a key twice", lambda p: p.spec_text("name: a\nname: b\n"), 2, ("s.yaml:2", "twice")),
     ("spec with two documents", lambda p: p.spec_text("name: a\n---\nname: b\n"), 2, ("s.yaml:2", "not valid YAML")),
     ("spec without data", lambda p: p.spec(data={}), 2, ("s.yaml", "data.path")),
+    ("spec with a list as its method", lambda p: p.spec(search={"method": ["vtw"]}), 2, ("s.yaml", "search.method must be a text")),
     ("spec of hours below 0", lambda p: p.spec(limits={"hours": -1}), 2, ("s.yaml", "limits.hours", "greater than 0")),
     ("spec of no samples", lambda p: p.spec(data={"path": str(p.manifest), "split": {"search": 0}}), 2, ("s.yaml", "data.split.search")),
     ("spec with a name of two lines", lambda p: p.spec(name="a\nb"), 2, ("s.yaml", "name")),
