@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from bench.filling import MODEL, fill, study_name
 from bench.postgres import postgres
@@ -70,9 +70,19 @@ def _measure(engine: str, url: str, given: argparse.Namespace, found: list[Row])
         for what in fill(database, given.evaluations, given.studies, given.samples):
             now = _bytes(database)
             sizes[what], before = (now - before) / given.evaluations, now
+        _settle(database)
         for command, call in _commands(database, given.studies // 2).items():
             found.append(Row(engine=engine, command=command, milliseconds=_time(call)))
     return sizes
+
+
+def _settle(database: Database) -> None:
+    """Do what a PostgreSQL server does by itself before long."""
+    if database.optuna_url.startswith("postgresql"):
+        engine = create_engine(database.optuna_url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM (ANALYZE)")
+        engine.dispose()
 
 
 def _commands(database: Database, number: int) -> dict[str, Callable[[], Any]]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.problems import FILE, Problem, read, record
 from pruners import Pruning
 from pruners.rankers import parse_ranker
-from studies.asking import Ask, mix, propose
+from studies.asking import Ask, Proposer, mix
 from studies.searches.base import with_rates
 from studies.searches.g_search import GSearchOptions
 from studies.trial_log import values_of
@@ -60,14 +60,14 @@ class Run:
 
 def search(problem: Problem, sampler: str, seed: int, tolerance: float = TOLERANCE) -> Run:
     """Ask and tell as `Context.optimise` does it for a layer of G-Search, without its limit on trials."""
-    good, ask = set(problem.good(tolerance)), _ask(problem, sampler, seed)
+    good, proposer = set(problem.good(tolerance)), Proposer(_ask(problem, sampler, seed))
     told: list[FrozenTrial] = []
     tried: list[int] = []
     seconds: list[float] = []
     while not tried or tried[-1] not in good:
         known = {trial.user_attrs["key"]: values_of(trial) for trial in told}
         start = time.process_time()
-        proposal = propose(ask, told, known)
+        proposal = proposer.propose(told, known)
         if len(told) >= INITIAL:
             seconds.append(time.process_time() - start)
         if proposal is None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Text, cast, delete, exists, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import BigInteger, ColumnElement, Row, Select, Subquery, cast, delete, func, select
+from sqlalchemy.orm import Session
 
 from db.errors import Ambiguous, NotFound
 from db.models import DatasetRow, EvaluationRow, ModelRow, SampleSetRow, StudyEvaluationRow, StudyRow, utc_now
@@ -18,7 +18,9 @@ from db.values import CacheGroup, Removal, Removed
 #: Rows that one statement deletes: databases limit its parameters.
 _AT_ONCE = 500
 
-_IS_USED = exists().where(StudyEvaluationRow.evaluation_id == EvaluationRow.id).correlate(EvaluationRow)
+_LINK = select(StudyEvaluationRow.evaluation_id)
+_IS_USED = _LINK.where(StudyEvaluationRow.evaluation_id == EvaluationRow.id).correlate(EvaluationRow).exists()
+_GROUP = ("model_id", "dataset_id", "split", "metric")
 _WHAT = {
     "model": ModelRow.reference,
     "fingerprint": ModelRow.fingerprint,
@@ -30,20 +32,70 @@ _WHAT = {
 
 
 def cache_groups(database: Database) -> list[CacheGroup]:
-    """Return what is remembered, by model, dataset, split and metric; no scores are unpacked."""
-    grouped = _described(
+    """Return what is remembered, by model, dataset, split and metric; no evaluation's row is read for it."""
+    one = _counted().subquery()
+    columns = {
+        "model": ModelRow.reference,
+        "fingerprint": ModelRow.fingerprint,
+        "data": DatasetRow.path,
+        "dataset": DatasetRow.sha256,
+        "split": one.c.split,
+        "metric": one.c.metric,
+    }
+    sums = {
+        "evaluations": one.c.evaluations,
+        "unused": one.c.unused,
+        "samples": one.c.evaluations * func.coalesce(SampleSetRow.size, 0),
+        "bytes": one.c.bytes,
+    }
+    chosen: list[Any] = [column.label(name) for name, column in columns.items()]
+    chosen += [cast(func.sum(column), BigInteger).label(name) for name, column in sums.items()]
+    chosen += [
+        func.sum(one.c.seconds).label("seconds"),
+        func.min(one.c.first_made).label("first_made"),
+        func.max(one.c.last_made).label("last_made"),
+        _studies_of(one).label("studies"),
+    ]
+    grouped = (
+        select(*chosen)
+        .join_from(one, ModelRow, one.c.model_id == ModelRow.id)
+        .join(DatasetRow, one.c.dataset_id == DatasetRow.id)
+        .outerjoin(SampleSetRow, one.c.sample_set_id == SampleSetRow.id)
+        .group_by(one.c.model_id, one.c.dataset_id, *columns.values())
+    )
+    with database.session() as session:
+        rows = session.execute(grouped.order_by(*columns.values()))
+        return [CacheGroup(**row._mapping) for row in rows]
+
+
+def _counted() -> Select[Any]:
+    """Count by model, dataset, split, metric and samples, from an index alone."""
+    groups = [getattr(EvaluationRow, name) for name in (*_GROUP, "sample_set_id")]
+    return select(
+        *groups,
         func.count(EvaluationRow.id).label("evaluations"),
         func.count(EvaluationRow.id).filter(~_IS_USED).label("unused"),
-        _studies_of_group().label("studies"),
-        func.sum(func.coalesce(SampleSetRow.size, 0)).label("samples"),
         func.sum(EvaluationRow.seconds).label("seconds"),
-        func.sum(_stored_bytes()).label("bytes"),
+        func.sum(EvaluationRow.bytes).label("bytes"),
         func.min(EvaluationRow.created_at).label("first_made"),
         func.max(EvaluationRow.created_at).label("last_made"),
-    ).group_by(EvaluationRow.model_id, EvaluationRow.dataset_id, *_WHAT.values())
-    with database.session() as session:
-        rows = session.execute(grouped.order_by(*_WHAT.values()))
-        return [CacheGroup(**row._mapping) for row in rows]
+    ).group_by(*groups)
+
+
+def _studies_of(one: Subquery) -> ColumnElement[int]:
+    """Count the studies that use any evaluation of a group; they are of its model and dataset."""
+    evaluation, link = EvaluationRow, StudyEvaluationRow
+    same = [getattr(evaluation, name) == one.c[name] for name in _GROUP]
+    # one inside the other: joined, SQLite would look through the group's evaluations for every study
+    of_group = select(evaluation.id).where(evaluation.id == link.evaluation_id, *same).correlate(link, one)
+    uses = select(link.study_id).where(link.study_id == StudyRow.id, of_group.exists())
+    about = (StudyRow.model_id == one.c.model_id, StudyRow.dataset_id == one.c.dataset_id)
+    return (
+        select(func.count(StudyRow.id))
+        .where(*about, uses.correlate(StudyRow, one).exists())
+        .correlate(one)
+        .scalar_subquery()
+    )
 
 
 def studies_using(database: Database, key: str) -> list[str]:
@@ -69,9 +121,7 @@ def remove_evaluations(
     """
     with database.session() if dry_run else database.begin() as session:
         conditions = _conditions(session, older_than, model)
-        chosen = _described(EvaluationRow.id, EvaluationRow.seconds, _stored_bytes().label("bytes")).where(
-            *conditions
-        )
+        chosen = _described(EvaluationRow.id, EvaluationRow.seconds, EvaluationRow.bytes).where(*conditions)
         free = chosen.where(~_IS_USED).order_by(*_WHAT.values())
         found = session.execute(free if dry_run else free.with_for_update(of=EvaluationRow)).all()
         if not dry_run:
@@ -85,36 +135,9 @@ def _described(*columns: Any) -> Select[Any]:
     """Select columns of evaluations beside the names of what they are about."""
     what: list[Any] = [column.label(name) for name, column in _WHAT.items()]
     tables: Select[Any] = select(*what, *columns).select_from(EvaluationRow)
-    return (
-        tables.join(ModelRow, EvaluationRow.model_id == ModelRow.id)
-        .join(DatasetRow, EvaluationRow.dataset_id == DatasetRow.id)
-        .outerjoin(SampleSetRow, EvaluationRow.sample_set_id == SampleSetRow.id)
+    return tables.join(ModelRow, EvaluationRow.model_id == ModelRow.id).join(
+        DatasetRow, EvaluationRow.dataset_id == DatasetRow.id
     )
-
-
-def _stored_bytes() -> ColumnElement[int]:
-    """Bytes of an evaluation's packed and JSON values (which are ASCII), its row's own overhead left out."""
-    packed = (EvaluationRow.scores, EvaluationRow.divergences, EvaluationRow.predictions)
-    written = (EvaluationRow.pruning, EvaluationRow.tokens_per_layer, EvaluationRow.cost)
-    sizes = [func.length(column) for column in packed] + [
-        func.length(cast(column, Text)) for column in written
-    ]
-    total: ColumnElement[int] = func.coalesce(sizes[0], 0)
-    for size in sizes[1:]:
-        total = total + func.coalesce(size, 0)
-    return total
-
-
-def _studies_of_group() -> ColumnElement[int]:
-    """Count the studies that use any evaluation of the outer row's group."""
-    other = aliased(EvaluationRow)
-    same = [
-        getattr(other, name) == getattr(EvaluationRow, name)
-        for name in ("model_id", "dataset_id", "split", "metric")
-    ]
-    links = select(func.count(StudyEvaluationRow.study_id.distinct())).select_from(StudyEvaluationRow)
-    joined = links.join(other, StudyEvaluationRow.evaluation_id == other.id)
-    return joined.where(*same).correlate(EvaluationRow).scalar_subquery()
 
 
 def _conditions(session: Session, older_than: int | None, model: str | None) -> list[ColumnElement[bool]]:

@@ -62,6 +62,16 @@ class FiniteJson(TypeDecorator[Any]):
         return value
 
 
+def pack_floats(values: Sequence[float]) -> bytes:
+    """Return what is stored of floats."""
+    return zlib.compress(struct.pack(f"<{len(values)}d", *values))
+
+
+def pack_list(values: Sequence[Any]) -> bytes:
+    """Return what is stored of texts or whole numbers."""
+    return zlib.compress(json.dumps(list(values)).encode())
+
+
 class PackedFloats(TypeDecorator[tuple[float, ...]]):
     """Floats as deflated little-endian float64: what is read is, bit for bit, what was written."""
 
@@ -72,7 +82,7 @@ class PackedFloats(TypeDecorator[tuple[float, ...]]):
         if value is None:
             return None
         _refuse_not_finite(value, "scores")
-        return zlib.compress(struct.pack(f"<{len(value)}d", *value))
+        return pack_floats(value)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> tuple[float, ...] | None:
         if value is None:
@@ -88,7 +98,7 @@ class PackedList(TypeDecorator[tuple[Any, ...]]):
     cache_ok = True
 
     def process_bind_param(self, value: Sequence[Any] | None, _dialect: Dialect) -> bytes | None:
-        return None if value is None else zlib.compress(json.dumps(list(value)).encode())
+        return None if value is None else pack_list(value)
 
     def process_result_value(self, value: bytes | None, _dialect: Dialect) -> tuple[Any, ...] | None:
         return None if value is None else tuple(json.loads(zlib.decompress(value)))

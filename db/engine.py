@@ -1,13 +1,15 @@
 """Engines: SQLite with its pragmas and explicit BEGIN, PostgreSQL with checked connections."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-from db.errors import InvalidUrl
+from db.errors import DatabaseError, InvalidUrl
 from db.urls import display, is_sqlite
 
 #: Execution options: SQLite takes the write lock when a transaction begins; begins none at all.
@@ -16,17 +18,16 @@ _NO_TRANSACTION = {"sqlite_begin": ""}
 _CONNECT_SECONDS = 10
 
 
-def make_engine(url: URL, lock_seconds: float, *, foreign_keys: bool = True) -> Engine:
+def make_engine(url: URL, lock_seconds: float) -> Engine:
     """Return an engine for a parsed URL; nothing is opened yet.
 
     Args:
         url: as `parse_url` returns it.
         lock_seconds: how long a statement waits for another process's lock (SQLite).
-        foreign_keys: whether every statement keeps to them (SQLite; a server always sees to that).
     """
     if is_sqlite(url):
         engine = create_engine(url)
-        _prepare_sqlite(engine, round(lock_seconds * 1000), foreign_keys)
+        _prepare_sqlite(engine, round(lock_seconds * 1000))
         return engine
     try:
         return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
@@ -34,14 +35,14 @@ def make_engine(url: URL, lock_seconds: float, *, foreign_keys: bool = True) -> 
         raise InvalidUrl(f"{display(url)} needs psycopg: pip install 'searchsvc[postgres]'") from error
 
 
-def _prepare_sqlite(engine: Engine, lock_milliseconds: int, foreign_keys: bool) -> None:
+def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
         # The driver must begin no transaction of its own: it would begin deferred ones, and a deferred
         # transaction that writes after it has read fails at once when somebody else wrote in between.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {lock_milliseconds}")
-        connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+        connection.execute("PRAGMA foreign_keys = ON")
         quick_commits(connection)
 
     @event.listens_for(engine, "begin")
@@ -58,6 +59,30 @@ def quick_commits(connection: Any, _record: object = None) -> None:
     never the database: https://www.sqlite.org/pragma.html#pragma_synchronous
     """
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that may change tables.
+
+    SQLite changes a table by copying and dropping it; with foreign keys on, that would delete every row that
+    refers to it, and they can be turned off only outside of a transaction.
+    """
+    with engine.execution_options(**WRITING).connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            driver.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+                    raise DatabaseError(
+                        "the migration would leave rows that refer to nothing; nothing was changed"
+                    )
+        finally:
+            if sqlite:
+                driver.execute("PRAGMA foreign_keys = ON")
 
 
 def switch_to_wal(engine: Engine, lock_seconds: float) -> None:

@@ -45,3 +45,15 @@ class LeaseLost(DatabaseError):
 
 class InvalidValue(DatabaseError, ValueError):
     """A value that must never be stored: NaN, an infinity, a time without a time zone."""
+
+
+class NotABackup(DatabaseError):
+    """The file is no backup of a database of ours, or one of another kind of database."""
+
+
+class NotEmpty(DatabaseError):
+    """Something is there already that a backup or a restoration would overwrite."""
+
+
+class ProgramFailed(DatabaseError):
+    """PostgreSQL's own program for the task is missing, or has failed."""

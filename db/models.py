@@ -10,7 +10,8 @@ from db.column_types import FiniteFloat, FiniteJson, PackedFloats, PackedList, U
 from db.errors import DatabaseError
 
 PREFIX = "ss_"
-STATUSES = ("queued", "running", "done", "failed", "cancelled")
+STATUSES = ("queued", "running", "paused", "done", "failed", "cancelled")
+REQUESTS = ("pause", "stop", "cancel")
 
 
 def utc_now() -> datetime:
@@ -63,6 +64,7 @@ class StudyRow(Base):
     __tablename__ = "ss_studies"
     __table_args__ = (
         CheckConstraint(f"status IN {STATUSES}", name="status"),
+        CheckConstraint(f"request IN {REQUESTS}", name="request"),
         CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="lease"),
     )
 
@@ -72,12 +74,18 @@ class StudyRow(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("ss_models.id"))
     dataset_id: Mapped[int] = mapped_column(ForeignKey("ss_datasets.id"))
     status: Mapped[str] = mapped_column(String(16), default="queued", index=True)
+    #: Higher ones are claimed first.
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: What whoever runs the study is asked to do with it.
+    request: Mapped[str | None] = mapped_column(String(16))
     #: host:pid:start of the process that runs the study, see `owners.py`.
     lease_owner: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     #: Counts the claims; a write under an older number is refused.
     lease_epoch: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text)
+    #: What a study that is done came to, as the caller's JSON.
+    outcome: Mapped[dict[str, Any] | None] = mapped_column(FiniteJson)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -120,6 +128,8 @@ class EvaluationRow(Base):
     divergences: Mapped[tuple[float, ...] | None] = mapped_column(PackedFloats)
     predictions: Mapped[tuple[str, ...] | None] = mapped_column(PackedList)
     cost: Mapped[dict[str, Any]] = mapped_column(FiniteJson)
+    #: What the packed and the JSON columns take; here, so that nobody has to look at them for it.
+    bytes: Mapped[int] = mapped_column(server_default="0")
     seconds: Mapped[float] = mapped_column(FiniteFloat)
     worker: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
@@ -207,7 +217,20 @@ class ProfileRow(Base):
     study: Mapped[StudyRow | None] = relationship()
 
 
-Index("ix_ss_evaluations_model_id_dataset_id", EvaluationRow.model_id, EvaluationRow.dataset_id)
+# All that `cache_groups` looks at: the rows themselves are a hundred times as large. By id within a group,
+# as the links are that it is compared with.
+Index(
+    "ix_ss_evaluations_groups",
+    EvaluationRow.model_id,
+    EvaluationRow.dataset_id,
+    EvaluationRow.split,
+    EvaluationRow.metric,
+    EvaluationRow.sample_set_id,
+    EvaluationRow.id,
+    EvaluationRow.seconds,
+    EvaluationRow.bytes,
+    EvaluationRow.created_at,
+)
 
 
 @event.listens_for(FrontRow, "before_update")

@@ -1,12 +1,14 @@
 """What studies found: evaluations (each made once, for all studies), attempts, fronts and profiles."""
 
 import hashlib
+import json
 from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from db import rows
+from db.column_types import pack_floats, pack_list
 from db.errors import NotFound
 from db.models import AttemptRow, EvaluationRow, FrontRow, ProfileRow, StudyEvaluationRow, StudyRow
 from db.queue import held_row
@@ -189,4 +191,15 @@ def _evaluation_row(session: Session, study: StudyRow | None, new: NewEvaluation
         model, dataset = rows.model_row(session, new.model), rows.dataset_row(session, new.dataset)
     content = {name: value for name, value in vars(new).items() if name != "samples"}
     sample_set = rows.sample_set_row(session, new.samples)
-    return EvaluationRow(**{**content, "model": model, "dataset": dataset, "sample_set": sample_set})
+    found = {"model": model, "dataset": dataset, "sample_set": sample_set, "bytes": _stored_bytes(new)}
+    return EvaluationRow(**{**content, **found})
+
+
+def _stored_bytes(new: NewEvaluation) -> int:
+    packed = [pack_floats(values) for values in (new.scores, new.divergences) if values is not None]
+    if new.predictions is not None:
+        packed.append(pack_list(new.predictions))
+    written = [
+        json.dumps(value) for value in (new.pruning, new.tokens_per_layer, new.cost) if value is not None
+    ]
+    return sum(map(len, packed)) + sum(map(len, written))

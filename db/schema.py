@@ -47,6 +47,12 @@ def needed_revision() -> str:
     return head
 
 
+def found_revision(connection: Connection) -> str | None:
+    """Return the revision that the database says it has, whatever it is; None where it says nothing."""
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
 def check_schema(connection: Connection) -> str | None:
     """Return the database's revision, or None when it holds no table of ours yet.
 
@@ -77,8 +83,7 @@ def migrate(connection: Connection) -> None:
 
 def _revision(connection: Connection) -> str | None:
     """Return the database's revision if this program knows it, None when there is no table of ours."""
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    revision = context.get_current_revision()
+    revision = found_revision(connection)
     if revision is None and any(is_ours(name) for name in inspect(connection).get_table_names()):
         raise SchemaMismatch(
             f"the database holds our tables without their version ({VERSION_TABLE}): "

@@ -8,10 +8,10 @@ from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
-from db.engine import WRITING, make_engine, switch_to_wal
+from db.engine import WRITING, make_engine, migrating, switch_to_wal
 from db.errors import NotFound
 from db.reach import reaching
-from db.schema import VERSION_TABLE, check_schema, migrate
+from db.schema import VERSION_TABLE, check_schema, found_revision, migrate
 from db.urls import display, is_sqlite, parse_url
 
 LOCK_SECONDS = 30.0
@@ -86,26 +86,25 @@ class Database:
         with reaching(self._url), self._reader.connect() as connection:
             return check_schema(connection)
 
+    def found_revision(self) -> str | None:
+        """Return the revision of our tables, also one that this program cannot work with; None: no tables."""
+        with reaching(self._url), self._reader.connect() as connection:
+            return found_revision(connection)
+
     def is_missing(self) -> bool:
         """Return whether there is no table of ours, nor, of SQLite, a file; errors as in `open`."""
         path = Path(self._url.database or "")
         if is_sqlite(self._url) and path.parent.is_dir() and not path.exists():
             return True  # looking inside would make the file
-        return self.revision() is None
+        return self.found_revision() is None and self.revision() is None
 
     def upgrade(self) -> None:
         """Make our tables, or bring older ones up to date; what is up to date stays as it is."""
-        # A table that SQLite cannot alter is made anew and the old one dropped; where foreign keys are kept,
-        # what refers to it goes, too: https://www.sqlite.org/lang_altertable.html#otheralter
-        engine = make_engine(self._url, self._lock_seconds, foreign_keys=False)
-        try:
-            with reaching(self._url):
-                if is_sqlite(self._url):
-                    switch_to_wal(engine, self._lock_seconds)
-                with engine.execution_options(**WRITING).begin() as connection:
-                    migrate(connection)
-        finally:
-            engine.dispose()
+        with reaching(self._url):
+            if is_sqlite(self._url):
+                switch_to_wal(self._reader, self._lock_seconds)
+            with migrating(self._reader) as connection:
+                migrate(connection)
 
     def _try_to_write(self) -> None:
         """Write something and take it back: what is read-only is found now, and not hours later."""

@@ -14,9 +14,15 @@ from db.values import DatasetRef, ModelRef, Status, Study
 
 
 def create_study(
-    database: Database, name: str, spec: Mapping[str, Any], *, model: ModelRef, dataset: DatasetRef
+    database: Database,
+    name: str,
+    spec: Mapping[str, Any],
+    *,
+    model: ModelRef,
+    dataset: DatasetRef,
+    priority: int = 0,
 ) -> Study:
-    """Queue a new study and return it.
+    """Queue a new study and return it; of those that wait, higher priorities are run first.
 
     Raises:
         AlreadyExists: the name is taken.
@@ -25,6 +31,7 @@ def create_study(
         row = StudyRow(
             name=name,
             spec=dict(spec),
+            priority=priority,
             model_id=model_row(session, model).id,
             dataset_id=dataset_row(session, dataset).id,
         )
@@ -56,6 +63,13 @@ def list_studies(database: Database, *, status: Status | None = None) -> list[St
         chosen = chosen.where(StudyRow.status == status)
     with database.session() as session:
         return [to_study(row) for row in session.scalars(chosen)]
+
+
+def count_by_status(database: Database) -> dict[str, int]:
+    """Return how many studies are in each state; states that none is in are left out."""
+    counted = select(StudyRow.status, func.count()).group_by(StudyRow.status)
+    with database.session() as session:
+        return dict(session.execute(counted).tuples().all())
 
 
 def count_studies(database: Database) -> int:

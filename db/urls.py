@@ -30,6 +30,16 @@ def parse_url(text: str) -> URL:
     return url.set(drivername="sqlite", database=str(Path(url.database).absolute()))
 
 
+def with_password(text: str, password: str) -> str:
+    """Return the URL as text with this password; one that it carries already stays.
+
+    Raises:
+        InvalidUrl: as `parse_url` does.
+    """
+    url = parse_url(text)
+    return (url if url.password else url.set(password=password)).render_as_string(hide_password=False)
+
+
 def is_sqlite(url: URL) -> bool:
     """Return whether the (parsed) URL names an SQLite file."""
     return url.get_backend_name() == "sqlite"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-Status = Literal["queued", "running", "done", "failed", "cancelled"]
+Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+Request = Literal["pause", "stop", "cancel"]
 FinalStatus = Literal["done", "failed", "cancelled"]
 
 
@@ -29,7 +30,10 @@ class DatasetRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A study as it is stored; `spec` is fully resolved, times are in UTC."""
+    """A study as it is stored; `spec` is fully resolved, times are in UTC.
+
+    `request` is what whoever runs it is asked to do; `outcome` the caller's JSON about one that is done.
+    """
 
     id: int
     name: str
@@ -37,10 +41,13 @@ class Study:
     model: ModelRef
     dataset: DatasetRef
     status: Status
+    priority: int
+    request: Request | None
     lease_owner: str | None
     lease_expires_at: datetime | None
     lease_epoch: int
     error: str | None
+    outcome: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

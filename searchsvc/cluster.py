@@ -1,8 +1,11 @@
 """Worker processes on Ray: started, called, waited for and killed. Only this file imports Ray."""
 
 import logging
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,17 +134,49 @@ def connect(workers: Workers) -> None:
     Raises:
         ClusterError: it is out of reach.
     """
-    if ray.is_initialized():
-        return
-    # "local": without it Ray would join whatever cluster it finds on this machine
-    place: dict[str, Any] = {"address": workers.address or "local"}
-    if not workers.address:
-        place |= {"num_cpus": max(workers.count * workers.threads, 1), "include_dashboard": False}
+    join(workers.address, cpus=max(workers.count * workers.threads, 1))
+
+
+def join(address: str | None, *, cpus: int) -> str:
+    """As `connect`, with so many CPUs where it starts one; return the address at which others join it."""
+    if not ray.is_initialized():
+        # "local": without it Ray would join whatever cluster it finds on this machine
+        place: dict[str, Any] = {"address": address or "local"}
+        if not address:
+            place |= {"num_cpus": cpus, "include_dashboard": False}
+        try:
+            with _own_sigterm():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
+        except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
+            where = address or f"this machine ({socket.gethostname()})"
+            reason = str(error).splitlines()[0]
+            raise ClusterError(f"Ray on {where} is out of reach: {reason}") from error
+    return address or str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM: Ray puts one in its place that ends the process at once."""
+    ours = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
-    except Exception as error:  # Ray raises a bare Exception when a node does not come up in time
-        where = workers.address or f"this machine ({socket.gethostname()})"
-        raise ClusterError(f"Ray on {where} is out of reach: {str(error).splitlines()[0]}") from error
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)
+
+
+def total_resources() -> tuple[float, float]:
+    """CPUs and GPUs of the cluster that was joined."""
+    return _resources(ray.cluster_resources())
+
+
+def free_resources() -> tuple[float, float]:
+    """CPUs and GPUs that no worker of anybody holds now."""
+    return _resources(ray.available_resources())
+
+
+def _resources(found: dict[str, float]) -> tuple[float, float]:
+    return found.get("CPU", 0.0), found.get("GPU", 0.0)
 
 
 def disconnect() -> None:

@@ -1,22 +1,26 @@
-"""Runs one study to its end: takes its lease, searches, keeps the front, and shows it in the dashboard."""
+"""Runs one study to its end under its lease: searches, keeps the front, and shows it in the dashboard."""
 
-import threading
+import contextlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from optuna.storages import BaseStorage
 
 from db import queue, results, studies
 from db.errors import DatabaseError, LeaseLost
 from db.owners import current_owner
 from db.session import Database
 from db.values import Lease, NewFront
+from searchsvc.errors import OUT_OF_REACH, RequestedError, exit_status
 from searchsvc.evaluations import Evaluations
 from searchsvc.latencies import measure_front
+from searchsvc.outcome import outcome
+from searchsvc.phases import Phases
 from searchsvc.points import prefill_columns
 from searchsvc.progress import SILENT, Standing, Told
 from searchsvc.showcase import Showcase
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
+from searchsvc.watch import Watch
 from studies.context import Context, Dimensions
 from studies.driver import SearchResult, estimate_evaluations, run_search
 from studies.front import REFERENCE
@@ -29,42 +33,80 @@ LEASE_SECONDS = 30.0
 def run_study(
     database: Database, name: str, *, ray_address: str | None = None, told: Told = SILENT
 ) -> SearchResult:
-    """Run a queued, interrupted or finished study; what was told or measured already is not done again.
+    """Run a queued, paused, interrupted or finished study; what was told or measured is not done again.
 
     With a latency goal the front's members are timed on a worker when the search has ended.
 
     Raises:
         NotFound, StudyBusy: no such study, or somebody else runs it.
-        KeyboardInterrupt: passed on after the lease was given back.
+        whatever `run_leased` raises.
     """
     subject = subject_of(studies.get_study(database, name))
     lease = queue.claim(database, name, owner=current_owner(), seconds=LEASE_SECONDS, reopen=True)
+    with Watch(database, lease) as watch:
+        return run_leased(database, watch, subject=subject, ray_address=ray_address, told=told)
+
+
+def run_leased(
+    database: Database,
+    watch: Watch,
+    *,
+    subject: Subject | None = None,
+    ray_address: str | None = None,
+    told: Told = SILENT,
+) -> SearchResult:
+    """Run the study whose lease is watched; the study and the lease end, or the lease is given back.
+
+    Raises:
+        KeyboardInterrupt, RequestedError: interrupted, paused or cancelled; passed on after the lease was
+            given back, as are a cluster and a database that are out of reach.
+        LeaseLost: somebody else has taken the study; nothing was written since.
+        whatever made the study fail.
+    """
+    lease, phase = watch.lease, Phases(told.phase)
     try:
-        with _heartbeat(database, lease), Showcase(database, subject, lease) as showcase:
-            result = _search(database, subject, lease, ray_address, told, showcase)
-            _keep_front(database, lease, result)
-            showcase.show(result.evaluations, result.latencies)
-    except KeyboardInterrupt:
-        queue.release(database, lease)
+        with phase("starting"):
+            subject = subject or subject_of(studies.get_study(database, lease.name))
+        storage = optuna_storage(database, lease)
+        showcase = Showcase(database, storage, subject)
+        result = _search(database, storage, subject, watch, ray_address, told, showcase)
+        _keep_front(database, lease, result)
+        found = outcome(lease.name, subject.spec.goal, result)
+        showcase.publish(result.evaluations, found["summary"], result.latencies)
+        queue.finish(database, lease, "done", outcome=found)
+    except LeaseLost:
+        raise
+    except (KeyboardInterrupt, RequestedError):
+        with contextlib.suppress(LeaseLost):  # it had just ended
+            queue.release(database, lease)
         raise
     except Exception as error:
-        queue.finish(database, lease, "failed", error=str(error))
+        if exit_status(error) == OUT_OF_REACH:  # that is no fault of the study
+            with contextlib.suppress(DatabaseError):
+                queue.release(database, lease)
+        else:
+            queue.finish(database, lease, "failed", error=str(error))
         raise
-    queue.finish(database, lease, "done")
     return result
 
 
 def _search(
     database: Database,
+    storage: BaseStorage,
     subject: Subject,
-    lease: Lease,
+    watch: Watch,
     ray_address: str | None,
     told: Told,
     showcase: Showcase,
 ) -> SearchResult:
-    spec, started = subject.spec, time.monotonic()
-    with Evaluations(database, subject, "search", lease=lease, ray_address=ray_address) as evaluate:
-        records = evaluate.baseline.records
+    spec, started, phase = subject.spec, time.monotonic(), Phases(told.phase)
+    lease = watch.lease
+    with Evaluations(
+        database, subject, "search", lease=lease, ray_address=ray_address, on_failure=told.failure
+    ) as evaluate:
+        watch.on_interrupt(evaluate.interrupt)
+        with phase("starting"):
+            records = evaluate.baseline.records
         size = Dimensions(
             subject.shape.num_layers, subject.traits.first_prunable, max(r.visual_tokens for r in records)
         )
@@ -72,13 +114,18 @@ def _search(
 
         def tell(newest: Measured) -> None:
             points = list(context.main)
-            showcase.show(points)
-            best = context.choose(points)
-            done = newest.number + 1
-            told.trial(Standing(done=done, expected=expected, baseline=context.baseline, best=best))
+            now = Standing(
+                done=newest.number + 1,
+                expected=expected,
+                baseline=context.baseline,
+                best=context.choose(points),
+            )
+            told.trial(now)
+            with phase("writing"):
+                showcase.update(points, now.sentence)
 
         context = Context(
-            storage=optuna_storage(database),
+            storage=storage,
             name=spec.name,
             seed=spec.search.seed,
             num_layers=size.num_layers,
@@ -97,13 +144,15 @@ def _search(
             trials=spec.limits.trials,
             started=started,
             on_trial=tell,
-            before_write=_LeaseCheck(database, lease),
+            stopping=watch.stopping,
+            phase=phase,
         )
         result = run_search(spec.search, context)
         if spec.goal.max_latency_ratio is None:
             return result
         # Whatever `limits.hours` says: it ends the search, and without this the goal could not be judged.
-        found = measure_front(database, lease, result.front[::-1], evaluate.side_by_side, told.timed)
+        with phase("timing"):
+            found = measure_front(database, lease, result.front[::-1], evaluate.side_by_side, told.timed)
         return with_latencies(result, spec.goal, found)
 
 
@@ -125,39 +174,3 @@ def _keep_front(database: Database, lease: Lease, result: SearchResult) -> None:
         reference=REFERENCE,
     )
     results.save_front(database, lease, front)
-
-
-class _LeaseCheck:
-    """Raises LeaseLost where the lease is not ours any more; looks once a second, for it lasts far longer."""
-
-    def __init__(self, database: Database, lease: Lease) -> None:
-        self._database, self._lease, self._looked = database, lease, 0.0
-
-    def __call__(self) -> None:
-        # by the clock on the wall, which goes on while a process or its machine is stopped
-        if not 0 <= time.time() - self._looked < 1:
-            queue.check_lease(self._database, self._lease)
-            self._looked = time.time()
-
-
-@contextmanager
-def _heartbeat(database: Database, lease: Lease) -> Iterator[None]:
-    """Extend the lease from a thread; when it is lost, the next write under it raises LeaseLost."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(LEASE_SECONDS / 3):
-            try:
-                queue.heartbeat(database, lease)
-            except LeaseLost:
-                return
-            except DatabaseError:
-                continue  # out of reach for a moment; the lease may still be ours
-
-    thread = threading.Thread(target=beat, name=f"heartbeat-{lease.name}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()

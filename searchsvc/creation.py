@@ -1,5 +1,6 @@
 """Makes a study from a spec file and flags: everything is checked before anything is stored."""
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ def create_study(
     options: Sequence[str],
     goals: Sequence[str] = (),
     warm_start: str | None = None,
+    priority: int = 0,
 ) -> Created:
     """Check the spec, the data and the model, then queue the study.
 
@@ -47,30 +49,61 @@ def create_study(
         options: KEY=VALUE of the method.
         goals: KEY=VALUE of the goal, keys as in `--max-drop`.
         warm_start: an earlier study of this model and method, whose best is tried first.
+        priority: of those that wait, higher ones are run first.
 
     Raises:
         SpecError, DataError, ModelError, AlreadyExists, ServiceError: nothing is stored.
     """
-    spec = _anchored(_spec(file, flags, options, goals))
+    return _create(database, _spec(file, flags, options, goals), warm_start, priority)
+
+
+def clone_study(
+    database: Database, name: str, clone: str, changes: Sequence[str] = (), priority: int = 0
+) -> Created:
+    """Queue a study of an existing one's spec under another name.
+
+    Args:
+        database: where both are.
+        name: of the existing one.
+        clone: the new name.
+        changes: KEY=VALUE by the key's place in the spec, as in search.trials=50.
+        priority: of those that wait, higher ones are run first.
+
+    Raises:
+        NotFound: there is no such study; and as `create_study`.
+    """
+    data = copy.deepcopy(studies.get_study(database, name).spec)
+    for change in changes:
+        _set(data, *_pair("set", change, "search.trials=50"))
+    return _create(database, StudySpec.parse({**data, "name": clone}, "the command line"), None, priority)
+
+
+def _create(database: Database, spec: StudySpec, warm_start: str | None, priority: int) -> Created:
+    spec = _anchored(spec)
     if studies.exists_study(database, spec.name):
         raise AlreadyExists(f"there is a study {spec.name!r} already; choose another name or delete it")
     subject = read_subject(spec)
     spec = spec.model_copy(update={"data": spec.data.model_copy(update={"metric": subject.search.metric})})
     if warm_start is not None:
         spec = warmed(database, spec, warm_start, subject.model.fingerprint)
-    architecture, evaluations, seconds = _try(subject)
-    model = replace(subject.model, architecture=architecture)
+    tried = try_subject(subject)
+    model = replace(subject.model, architecture=tried.architecture)
     studies.create_study(
-        database, spec.name, spec.model_dump(mode="json"), model=model, dataset=subject.dataset
+        database,
+        spec.name,
+        spec.model_dump(mode="json"),
+        model=model,
+        dataset=subject.dataset,
+        priority=priority,
     )
     optuna_storage(database)  # its tables are made now, so that reading a study that never ran writes nothing
-    minutes = evaluations * seconds / 60
+    minutes = tried.evaluations * tried.seconds / 60
     timed = "" if spec.goal.max_latency_ratio is None else ", and then the timing of its front"
     return Created(
         name=spec.name,
         summary=f"{spec.name}: {spec.search.method} on {spec.model.id}, {len(subject.search)} search and "
-        f"{len(subject.test)} test samples, about {evaluations} evaluations, about {minutes:.1f} minutes"
-        f"{timed}",
+        f"{len(subject.test)} test samples, about {tried.evaluations} evaluations, "
+        f"about {minutes:.1f} minutes{timed}",
     )
 
 
@@ -148,8 +181,24 @@ def _set(data: dict[str, Any], path: str, value: Any) -> None:
     data[key] = value
 
 
-def _try(subject: Subject) -> tuple[str, int, float]:
-    """Load the model and run a batch: (its class name, evaluations that the study takes, seconds of one)."""
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What one batch of a study, run on this machine, lets expect."""
+
+    #: the model's class
+    architecture: str
+    #: that the study takes
+    evaluations: int
+    #: of one evaluation, on all of its workers
+    seconds: float
+
+
+def try_subject(subject: Subject) -> Tried:
+    """Load the model here and run a batch.
+
+    Raises:
+        ModelError, SpecError: it cannot be loaded or run, or the search cannot work on it.
+    """
     from pruners.costs import decoder_ratio
     from pruners.rankers import UniformRanker
     from studies.context import Dimensions
@@ -171,4 +220,5 @@ def _try(subject: Subject) -> tuple[str, int, float]:
     sample = (longest.visual_tokens, longest.text_tokens)
     check_search(subject.spec.search, size, lambda rates: decoder_ratio(subject.shape, rates, [sample]))
     evaluations = estimate_evaluations(subject.spec.search, size)
-    return type(model).__name__, evaluations, rounds * (time.perf_counter() - start)
+    seconds = rounds * (time.perf_counter() - start)
+    return Tried(architecture=type(model).__name__, evaluations=evaluations, seconds=seconds)

@@ -1,54 +1,52 @@
-"""The Optuna dashboard behind our guard: this machine only, reading only, unless asked otherwise."""
+"""The Optuna dashboard behind our guard: this machine only or a token, reading only unless asked."""
 
 import socket
 from typing import Any
 
+import optuna
 import optuna_dashboard
 from waitress.server import create_server
 
-from db.session import Database
+from searchsvc.access import LOOPBACK, Application, guarded
 from searchsvc.artifacts import ProfileArtifacts
 from searchsvc.errors import ServiceError
-from searchsvc.guard import Application, Guard, is_loopback
-from searchsvc.storage import optuna_storage
 
 #: Bytes that a request may have; notes are the longest.
 MAX_REQUEST = 1 << 20
 
 
-def application(database: Database, *, token: str | None = None, allow_writes: bool = False) -> Application:
-    """Return optuna-dashboard's WSGI app behind a guard (`searchsvc.guard.Guard`).
+def application(
+    storage: optuna.storages.BaseStorage,
+    *,
+    artifacts: ProfileArtifacts | None = None,
+    token: str | None = None,
+    allow_writes: bool = False,
+) -> Application:
+    """Return optuna-dashboard's WSGI app, with artifacts to read, as `guarded` lets people to it.
 
     optuna-dashboard itself asks nobody who they are: an anonymous DELETE would remove a study.
     """
-    inner = optuna_dashboard.wsgi(optuna_storage(database), ProfileArtifacts(database))
-    return Guard(inner, token=token, allow_writes=allow_writes)
+    return guarded(optuna_dashboard.wsgi(storage, artifacts), token=token, allow_writes=allow_writes)
 
 
 def make_server(
-    database: Database,
+    storage: optuna.storages.BaseStorage,
     *,
     host: str,
     port: int,
-    token: str | None = None,
-    allow_writes: bool = False,
+    artifacts: ProfileArtifacts | None = None,
+    token: str | None,
+    allow_writes: bool,
 ) -> Any:
     """Return a server that listens already and serves with `run()`.
 
-    Args:
-        database: the studies.
-        host: address to listen on; one that others can reach needs a token.
-        port: 0 takes a free one, `effective_port` of the server.
-        token: what visitors must know; None: nobody is asked.
-        allow_writes: whether studies may be changed and deleted.
-
     Raises:
-        ServiceError: an address that others can reach, without a token; or one that is not to be had.
+        ServiceError: an address that others can reach, without a token; or a port that is taken.
     """
-    if token is None and not is_loopback(host):
+    if host not in LOOPBACK and token is None:
         raise ServiceError(
-            f"--host {host}: others could reach the dashboard, and nobody would be asked who they are; give "
-            "--token-file FILE (or SEARCHSVC_DASHBOARD_TOKEN), or stay on 127.0.0.1 and come by an SSH tunnel"
+            f"--host {host}: whoever reaches it could read everything; give it a --token-file, or leave it "
+            "on 127.0.0.1 and come by an SSH tunnel"
         )
     try:
         bound = _bound(host, port)
@@ -56,7 +54,7 @@ def make_server(
         raise ServiceError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}); choose another one"
         ) from error
-    app = application(database, token=token, allow_writes=allow_writes)
+    app = application(storage, artifacts=artifacts, token=token, allow_writes=allow_writes)
     return create_server(app, sockets=[bound], ident=None, max_request_body_size=MAX_REQUEST)
 
 

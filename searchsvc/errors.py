@@ -15,6 +15,14 @@ class GoalNotMetError(ServiceError):
     """The search ended and no schedule meets what was asked for."""
 
 
+class RequestedError(ServiceError):
+    """Somebody paused or cancelled the study while it ran."""
+
+    def __init__(self, name: str, what: str) -> None:
+        advice = f"; it goes on after: searchsvc study resume {name}" if what == "pause" else ""
+        super().__init__(f"study {name} was {'paused' if what == 'pause' else 'cancelled'}{advice}")
+
+
 class ClusterError(ServiceError):
     """Ray cannot be started, or the cluster cannot be reached."""
 
@@ -29,6 +37,8 @@ def exit_status(error: Exception) -> int | None:
         return OUT_OF_REACH  # the last is Optuna's, which need not be imported for this
     if isinstance(error, GoalNotMetError):
         return GOAL_NOT_MET
+    if isinstance(error, RequestedError):
+        return INTERRUPTED
     if isinstance(error, (ServiceError, PruningError, StudyError, DatabaseError)):
         return WRONG_INPUT
     return None

@@ -1,7 +1,7 @@
 """Evaluations of one split: from the database when it was ever made, else on workers, then remembered."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -37,6 +37,7 @@ class Evaluations:
         lease: Lease | None = None,
         ray_address: str | None = None,
         remember: bool = True,
+        on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._subject = subject
@@ -44,6 +45,8 @@ class Evaluations:
         self._lease = lease
         self._ray_address = ray_address
         self._remember = remember
+        self._on_failure = on_failure
+        self._interruption: Exception | None = None
         self._executor: Executor | None = None
         self._baseline: Evaluation | None = None
         self._keys: dict[Pruning | None, str] = {}
@@ -83,6 +86,12 @@ class Evaluations:
     def begin(self, pruning: Pruning | None, judge: Judge | None = None) -> Future[Evaluation | Stopped]:
         """The same without waiting, and given up when the judge, if any, says so; that is not remembered."""
         return _done(self.baseline) if pruning is None else self._begin(pruning, self.key_of(pruning), judge)
+
+    def interrupt(self, error: Exception) -> None:
+        """Have whoever waits for an evaluation, now or later, get this error; call it from any thread."""
+        self._interruption = error
+        if self._executor is not None:
+            self._executor.interrupt(error)
 
     def _begin(self, pruning: Pruning | None, key: str, judge: Judge | None) -> Future[Evaluation | Stopped]:
         stored = self._remembered(pruning, key)
@@ -177,6 +186,7 @@ class Evaluations:
         return self._evaluation(pruning, _records(stored), seconds=stored.seconds, cached=True)
 
     def _note_failure(self, key: str, started: datetime, worker: str, error: str) -> None:
+        self._on_failure(error)
         if self._lease is not None:
             results.record_attempt(self._database, self._lease, _attempt(key, started, worker, error))
 
@@ -189,16 +199,21 @@ class Evaluations:
 
     def _workers(self) -> Executor:
         if self._executor is None:
-            spec, batches = self._subject.spec.workers, len(self._batches)
-            workers = Workers(
-                count=min(spec.count, batches * spec.parallel_trials),
-                threads=spec.threads,
-                gpus=spec.gpus_per_worker,
-                address=self._ray_address,
-                batch_timeout=spec.batch_timeout,
-            )
-            self._executor = Executor(Worker, self._job(), batches, workers).__enter__()
+            self._executor = self._make_executor().__enter__()
+        if self._interruption is not None:  # while they started
+            self._executor.interrupt(self._interruption)
         return self._executor
+
+    def _make_executor(self) -> Executor:
+        spec, batches = self._subject.spec.workers, len(self._batches)
+        workers = Workers(
+            count=min(spec.count, batches * spec.parallel_trials),
+            threads=spec.threads,
+            gpus=spec.gpus_per_worker,
+            address=self._ray_address,
+            batch_timeout=spec.batch_timeout,
+        )
+        return Executor(Worker, self._job(), batches, workers)
 
     @cached_property
     def _batches(self) -> tuple[tuple[int, ...], ...]:

@@ -146,6 +146,11 @@ class Executor:
         running = Running([0], method=method, arguments=arguments, on_failure=on_failure)
         return self._add(running).result()[0]
 
+    def interrupt(self, error: Exception) -> None:
+        """Have every future, those to come included, raise this error at once."""
+        with self._lock:
+            self._break(error)
+
     def _add(self, running: Running) -> "Future[Any]":
         with self._lock:
             if self._broken is not None:

@@ -9,9 +9,7 @@ import optuna
 
 from pruners.profile import Latency
 from studies.front import pareto_front
-from studies.latency import FastChoice, choose_fast
-from studies.measured import Measured, cheapest_within, read_trial, within_drop
-from studies.spec import GoalSpec
+from studies.measured import Measured, read_trial
 
 
 def measured_in(study: optuna.Study) -> list[Measured]:
@@ -36,21 +34,6 @@ def _no_collection() -> Iterator[None]:
 def on_front(points: Sequence[Measured]) -> list[Measured]:
     """Return the non-dominated ones, dearest first."""
     return [points[i] for i in reversed(pareto_front([point.point for point in points]))]
-
-
-def best_so_far(
-    points: Sequence[Measured], unpruned: Measured, goal: GoalSpec, latencies: Mapping[str, Latency]
-) -> FastChoice:
-    """Return the schedule that the goal asks for, else the nearest to it; times count once there are any."""
-    best = cheapest_within(points, unpruned.accuracy, goal.max_drop)
-    if goal.max_latency_ratio is None or not latencies:
-        return FastChoice(
-            member=best,
-            meets_goal=best.flops_ratio < 1 and bool(within_drop([best], unpruned.accuracy, goal.max_drop)),
-        )
-    front = on_front(points)
-    choice = choose_fast(front, unpruned.accuracy, goal.max_drop, goal.max_latency_ratio, latencies)
-    return choice if choice.member else FastChoice(member=best, meets_goal=False)
 
 
 def keep_rates(point: Measured) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -14,7 +15,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from studies.measured import Measured
+if TYPE_CHECKING:  # whoever only passes it on need not load it
+    from studies.measured import Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +25,21 @@ class Standing:
 
     done: int
     expected: int
-    baseline: Measured
+    baseline: "Measured"
     #: what the goal asks for, of all trials so far
-    best: Measured
+    best: "Measured"
 
     def __str__(self) -> str:
         return (
             f"{self.best.accuracy:.3f} at {self.best.flops_ratio:.2f} FLOPs "
             f"(unpruned {self.baseline.accuracy:.3f})"
         )
+
+    @property
+    def sentence(self) -> str:
+        """The same with the schedule's name."""
+        schedule = f"trial {self.best.number} ({self.best.label})"
+        return f"{self.done} of about {self.expected} evaluations; the best so far is {schedule}: {self}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,10 @@ class Told:
     trial: Callable[[Standing], None]
     #: after every front member that was timed: (members timed, members in all)
     timed: Callable[[int, int], None]
+    #: after every failed attempt of a worker: why it failed
+    failure: Callable[[str], None] = lambda _: None
+    #: after every stretch of a phase: (its name, its seconds), see `searchsvc.phases`
+    phase: Callable[[str, float], None] = lambda _name, _seconds: None
 
 
 SILENT = Told(trial=lambda _: None, timed=lambda _done, _all: None)

@@ -10,11 +10,11 @@ from db.session import Database
 from pruners.profile import Latency
 from searchsvc.errors import ServiceError
 from searchsvc.latencies import read_latencies
-from searchsvc.points import best_so_far, measured_in, on_front, rows
+from searchsvc.points import measured_in, on_front, rows
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import stored_spec
-from studies.latency import pruned_members
-from studies.measured import Measured
+from studies.latency import choose_fast, pruned_members
+from studies.measured import Measured, cheapest_within
 from studies.spec import GoalSpec
 
 
@@ -26,6 +26,7 @@ def list_studies(database: Database, *, limit: int | None = None, offset: int = 
             "method": study.spec["search"]["method"],
             "model": study.model.reference,
             "status": study.status,
+            "priority": study.priority,
             "evaluations": evaluations,
             "created": study.created_at.isoformat(timespec="seconds"),
         }
@@ -51,6 +52,8 @@ def show_study(database: Database, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "status": study.status,
+        "priority": study.priority,
+        "requested": study.request,
         "error": study.error,
         "trials": len(points),
         "front_members": len(on_front(points)),
@@ -67,12 +70,14 @@ def _standing(points: list[Measured], goal: GoalSpec, latencies: Mapping[str, La
     unpruned = next((point for point in points if point.pruning is None), None)
     if unpruned is None:
         return {"unpruned_accuracy": None, "best": None}
-    choice = best_so_far(points, unpruned, goal, latencies)
+    best = cheapest_within(points, unpruned.accuracy, goal.max_drop)
     found: dict[str, Any] = {"unpruned_accuracy": unpruned.accuracy}
     if goal.max_latency_ratio is not None and latencies:
-        found["latency"] = _timed(on_front(points), latencies) | {"goal_met": choice.meets_goal}
-    best = [] if choice.member is None else [choice.member]
-    return {**found, "best": next(iter(rows(best, latencies)), None)}
+        front = on_front(points)
+        choice = choose_fast(front, unpruned.accuracy, goal.max_drop, goal.max_latency_ratio, latencies)
+        best = choice.member or best
+        found["latency"] = _timed(front, latencies) | {"goal_met": choice.meets_goal}
+    return {**found, "best": next(iter(rows([best], latencies)))}
 
 
 def _timed(front: list[Measured], latencies: Mapping[str, Latency]) -> dict[str, Any]:

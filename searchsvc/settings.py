@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.errors import Unreachable
+from db.urls import with_password
 
 
 class Settings(BaseSettings):
@@ -18,15 +19,10 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: user_data_path("searchsvc"))
     #: SQLAlchemy URL of the database; an SQLite file below `home` when empty.
     db_url: str | None = None
+    #: File with the password of `db_url`, which then carries none: no environment or process list shows it.
+    db_password_file: Path | None = None
     #: Address of a running Ray cluster; a local one is started when empty.
     ray_address: str | None = None
-    #: What visitors of the dashboard log in with; `--token-file` goes before it.
-    dashboard_token: SecretStr | None = None
-
-    @property
-    def token(self) -> str | None:
-        """The dashboard's token in the clear: not for messages."""
-        return None if self.dashboard_token is None else self.dashboard_token.get_secret_value()
 
     def database_url(self, option: str | None = None) -> str:
         """Return the database URL: the command's `--db`, else the setting, else the embedded file.
@@ -42,4 +38,13 @@ class Settings(BaseSettings):
                     f"the folder {self.home} cannot be made ({error.strerror}); set SEARCHSVC_HOME or --db"
                 ) from error
             url = str(self.home / "searchsvc.db")
-        return url if "://" in url else f"sqlite:///{Path(url).absolute()}"
+        if "://" not in url:
+            return f"sqlite:///{Path(url).absolute()}"
+        if self.db_password_file is None or url.startswith("sqlite"):
+            return url
+        try:
+            return with_password(url, self.db_password_file.read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreachable(
+                f"SEARCHSVC_DB_PASSWORD_FILE {self.db_password_file} cannot be read ({error})"
+            ) from error

@@ -1,130 +1,132 @@
-"""What the Optuna dashboard shows of a study beyond Optuna's pages: note and figures, as trials arrive."""
+"""What the Optuna dashboard shows of a study beyond Optuna's own pages: a note and our three figures."""
 
-import contextlib
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import optuna
 import plotly.graph_objects as go
-from optuna.storages import InMemoryStorage
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+from optuna.storages import BaseStorage
+from optuna_dashboard import save_note, save_plotly_graph_object
 
-from db.errors import DatabaseError, LeaseLost
+from db import results
 from db.session import Database
-from db.values import Lease
 from pruners.profile import Latency
-from searchsvc.attributes import write_attributes
-from searchsvc.confidence import Intervals
-from searchsvc.figures import front_figure, hypervolume_figure, schedule_figure
-from searchsvc.note import note
+from searchsvc.figures import BARE, front_figure, hypervolume_figure, schedule_figure
+from searchsvc.latencies import shown
 from searchsvc.points import on_front
 from searchsvc.report import thinned
-from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject
+from studies.intervals import Interval, interval
 from studies.measured import Measured
 
-#: Seconds between two pushes, and how many times as long as a push takes they are at least.
-PERIOD, SPARING = 5.0, 20
-
-
-class _Shown(NamedTuple):
-    points: Sequence[Measured]
-    latencies: Mapping[str, Latency]
+#: Seconds from the beginning to the first update, and from one to the next, at least.
+PAUSE = 5.0
+#: The coordinator waits while the figures are written: they get at most this share of its time.
+MOST_OF_TIME = 0.02
 
 
 class Showcase:
-    """Pushes a running study's note and figures from a thread of its own, so that no trial waits for them.
-
-    As a context: the newest that was given is there when it ends. What a database out of reach has missed is
-    pushed with what comes next.
+    """Keeps one study's note and figures up to date.
 
     Args:
-        database: where the study lies.
-        subject: its model and data.
-        lease: under which all is written.
-        period: seconds between two pushes, at least.
+        database: where the scores lie.
+        storage: the study's, through which it may be written; one with a lease writes nothing without it.
+        subject: the study.
+        clock: seconds, as `time.monotonic` tells them.
     """
 
-    def __init__(self, database: Database, subject: Subject, lease: Lease, *, period: float = PERIOD) -> None:
-        self._database, self._subject, self._lease, self._period = database, subject, lease, period
-        self._intervals = Intervals(database)
-        self._newest: _Shown | None = None
-        self._told, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"showcase-{lease.name}", daemon=True)
-
-    def show(self, points: Sequence[Measured], latencies: Mapping[str, Latency] | None = None) -> None:
-        """Have these points shown, soon; no pruning must be among them."""
-        self._newest = _Shown(tuple(points), latencies or {})
-        self._told.set()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    def __init__(
+        self,
+        database: Database,
+        storage: BaseStorage,
+        subject: Subject,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stop.set()
-        self._told.set()
-        self._thread.join()
-        # an error that is on its way already says more than one of ours
-        with contextlib.suppress(*(() if kind is None else (DatabaseError,))):
-            self._push()
+        self._database = database
+        self._storage = storage
+        self._subject = subject
+        self._clock = clock
+        self._due = clock() + PAUSE
+        self._intervals: dict[str, Interval] = {}
+        #: the members whose schedules were drawn last
+        self._drawn: list[str] = []
 
-    def _run(self) -> None:
-        while self._told.wait() and not self._stop.is_set():
-            self._told.clear()
-            started = time.monotonic()
-            try:
-                self._push()
-            except LeaseLost:
-                return
-            except DatabaseError:
-                pass  # whoever writes a trial will say so
-            self._stop.wait(max(self._period, SPARING * (time.monotonic() - started)))
+    def update(self, points: Sequence[Measured], verdict: str) -> None:
+        """Show what a running study has come to, unless it was shown a moment ago; call it at a new trial.
 
-    def _push(self) -> None:
-        newest = self._newest
-        if newest is None:
+        Raises:
+            LeaseLost: somebody else has taken the study; nothing was written.
+        """
+        started = self._clock()
+        if started < self._due:
             return
-        storage = optuna_storage(self._database)
-        study_id = storage.get_study_id_from_name(self._lease.name)
-        before = storage.get_study_system_attrs(study_id)
-        after = shown_as(before, note(self._subject, *newest), self._figures(newest.points))
-        changed = {key: value for key, value in after.items() if before.get(key) != value}
-        write_attributes(self._database, self._lease, study_id, changed)
-        if self._newest is newest:
-            self._newest = None
+        self.publish(points, verdict, {})
+        ended = self._clock()
+        self._due = ended + max(PAUSE, (ended - started) / MOST_OF_TIME)
 
-    def _figures(self, points: Sequence[Measured]) -> dict[str, go.Figure]:
-        name, front = self._lease.name, on_front(points)
-        unpruned = [point for point in points if point.pruning is None]
-        intervals = self._intervals.of([*front, *unpruned])
-        return {
-            "front": front_figure(points, f"{name}: accuracy against FLOPs", intervals),
-            "schedule": schedule_figure(thinned(front), f"{name}: visual tokens kept per layer"),
-            "hypervolume": hypervolume_figure(points, f"{name}: hypervolume over trials"),
-        }
+    def publish(self, points: Sequence[Measured], verdict: str, latencies: Mapping[str, Latency]) -> None:
+        """Write the note and the figures in place of the last ones.
+
+        Args:
+            points: all that was measured, in the order of their trials.
+            verdict: how the study stands, in one line.
+            latencies: measured times of the front's members, by key.
+
+        Raises:
+            LeaseLost: somebody else has taken the study; nothing was written.
+        """
+        name, front = self._subject.spec.name, on_front(points)
+        save_note(self._study, note(self._subject, front, verdict, latencies))
+        sure = self._sure(points, front)
+        self._save("front", front_figure(points, f"{name}: front", sure, template=BARE))
+        self._save("hypervolume", hypervolume_figure(points, f"{name}: hypervolume", template=BARE))
+        members = [member.key for member in front]
+        if members != self._drawn:
+            figure = schedule_figure(thinned(front), f"{name}: schedules", template=BARE)
+            self._save("schedule", figure)
+            self._drawn = members
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        return optuna.load_study(study_name=self._subject.spec.name, storage=self._storage)
+
+    def _save(self, part: str, figure: go.Figure) -> None:
+        save_plotly_graph_object(self._study, figure, graph_object_id=part)
+
+    def _sure(self, points: Sequence[Measured], front: Sequence[Measured]) -> Mapping[str, Interval]:
+        """How sure the accuracies of the front and of no pruning are, by key."""
+        unpruned = (point for point in points if point.pruning is None)
+        for key in {point.key for point in (*front, *unpruned)} - self._intervals.keys():
+            found = results.find_evaluation(self._database, key)
+            if found is not None:  # else somebody has deleted it
+                self._intervals[key] = interval(found.scores)
+        return self._intervals
 
 
-def shown_as(before: Mapping[str, Any], text: str, figures: Mapping[str, go.Figure]) -> dict[str, Any]:
-    """Return the system attributes by which optuna-dashboard shows a note and figures.
+def note(subject: Subject, front: Sequence[Measured], verdict: str, latencies: Mapping[str, Latency]) -> str:
+    """Return the note in Markdown: what was searched, on what, how it stands, how to export."""
+    spec = subject.spec
+    table = "\n".join(
+        f"| {p.number} | {p.method} | {p.label} | {p.accuracy:.4f} | {p.flops_ratio:.3f} | {p.kv_ratio:.3f} |"
+        for p in front
+    )
+    if latencies:
+        times = (f"- trial {p.number}: {shown(latencies[p.key])}" for p in front if p.key in latencies)
+        table += "\n\n" + "\n".join(times)
+    model = f"`{spec.model.id}` (sha256 {subject.model.fingerprint[:12]})"
+    export = f"searchsvc profile export {spec.name} --max-drop {spec.goal.max_drop:g} -o profile.yaml"
+    return f"""# {spec.name}
 
-    Args:
-        before: the study's system attributes; how a note and a figure are cut up depends on them.
-        text: the note, in Markdown.
-        figures: by their ids.
-    """
-    storage = InMemoryStorage()
-    study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "shown")
-    for key, value in before.items():
-        storage.set_study_system_attr(study_id, key, value)
-    study = optuna.load_study(study_name="shown", storage=storage)
-    if get_note(study) != text:  # a version more would look like an edit
-        save_note(study, text)
-    for name, figure in figures.items():
-        save_plotly_graph_object(study, figure, graph_object_id=name)
-    return storage.get_study_system_attrs(study_id)
+Method `{spec.search.method}` on model {model}, data `{spec.data.path}`,
+{len(subject.search)} `search` samples, metric `{subject.search.metric}`, seed {spec.search.seed}.
+
+{verdict}.
+
+| trial | method | schedule | accuracy | decoder FLOPs | KV cache |
+|---|---|---|---|---|---|
+{table}
+
+FLOPs and KV cache are ratios to no pruning. Export with `{export}`.
+"""

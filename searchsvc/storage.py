@@ -13,7 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from db.engine import quick_commits
 from db.errors import SchemaMismatch
+from db.fence import fence
 from db.session import Database
+from db.values import Lease
 
 #: How often making Optuna's tables is tried while other processes make them, too.
 _TRIES = 30
@@ -35,23 +37,34 @@ _one_at_a_time = threading.Lock()
 _storages: WeakKeyDictionary[Database, RDBStorage] = WeakKeyDictionary()
 
 
-def optuna_storage(database: Database) -> RDBStorage:
-    """Return Optuna's storage on `database`, one for all callers, closed with it.
+def optuna_storage(database: Database, lease: Lease | None = None) -> RDBStorage:
+    """Return Optuna's storage on `database`, closed with it; its tables are created when missing.
 
-    Its tables are created when missing.
+    All callers share one. With a lease it is one of its own, that writes nothing once the lease is lost:
+    LeaseLost is raised instead.
 
     Raises:
         SchemaMismatch: the tables are of another version of Optuna.
     """
     with _one_at_a_time:
+        if lease is not None:
+            storage = _opened(database)
+            fence(storage.engine, lease)
+            return storage
         if database not in _storages:
-            optuna.logging.set_verbosity(optuna.logging.WARNING)
-            storage = _storages[database] = _connected(database)
-            if storage.engine.dialect.name == "sqlite":
-                event.listen(storage.engine, "connect", quick_commits)
-                storage.engine.dispose()  # connections that are open already
-            database.at_close(lambda: _close(database))
+            _storages[database] = _opened(database)
+            database.at_close(lambda: _forget(database))
         return _storages[database]
+
+
+def _opened(database: Database) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = _connected(database)
+    if storage.engine.dialect.name == "sqlite":
+        event.listen(storage.engine, "connect", quick_commits)
+        storage.engine.dispose()  # connections that are open already
+    database.at_close(lambda: _close(storage))
+    return storage
 
 
 def _connected(database: Database, tries: int = _TRIES) -> RDBStorage:
@@ -60,7 +73,7 @@ def _connected(database: Database, tries: int = _TRIES) -> RDBStorage:
     except RuntimeError as error:
         raise SchemaMismatch(
             "Optuna's tables in the database are of another version than the installed Optuna "
-            f"{optuna.__version__} works with: run `searchsvc db check`"
+            f"{optuna.__version__} works with; see `searchsvc db check`"
         ) from error
     except (DBAPIError, StorageInternalError):
         # Optuna looks which tables are missing and makes them: of several processes at once all may fail.
@@ -70,8 +83,10 @@ def _connected(database: Database, tries: int = _TRIES) -> RDBStorage:
         return _connected(database, tries - 1)
 
 
-def _close(database: Database) -> None:
-    storage = _storages.pop(database, None)
-    if storage is not None:
-        storage.remove_session()
-        storage.engine.dispose()
+def _forget(database: Database) -> None:
+    _storages.pop(database, None)
+
+
+def _close(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()

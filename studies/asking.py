@@ -6,7 +6,6 @@ the same proposal on any day, and a process that dies leaves either no trial or 
 complete.
 """
 
-import copy
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,31 +52,41 @@ class Pending(NamedTuple):
     lie: Sequence[float]
 
 
-def propose(
-    ask: Ask,
-    told: Sequence[FrozenTrial],
-    known: Mapping[str, Sequence[float]],
-    pending: Sequence[Pending] = (),
-) -> FrozenTrial | None:
-    """Return the next trial to run (RUNNING, with user attribute `key`), or None when nothing new is left.
+class Proposer:
+    """Proposes one trial after the other."""
 
-    `told` is the study's told trials in order, and `pending` are those after them; `known` maps the keys that
-    must not be proposed again to their values. A sampler that proposes a known pruning is told its value,
-    without a trial, and asked again.
-    """
-    known = {**known, **{trial.user_attrs["key"]: lie for trial, lie in pending}}
-    copies = [_told(trial, values_of(trial)) for trial in told] + [_told(*each) for each in pending]
-    for params in ask.enqueue:
-        if ask.key_of(ask.suggest(FixedTrial(dict(params)))) not in known:
-            return _draw(ask, copies, "random", 0, params)
-    for attempt in range(OWN_ATTEMPTS + UNIFORM_ATTEMPTS):
-        sampler = ask.sampler if attempt < OWN_ATTEMPTS else "random"
-        drawn = _draw(ask, copies, sampler, attempt)
-        values = known.get(drawn.user_attrs["key"])
-        if values is None:
-            return drawn
-        copies.append(_told(drawn, values))
-    return None
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        #: what has been told, as samplers see it
+        self._copies: list[_Told] = []
+
+    def propose(
+        self,
+        told: Sequence[FrozenTrial],
+        known: Mapping[str, Sequence[float]],
+        pending: Sequence[Pending] = (),
+    ) -> FrozenTrial | None:
+        """Return the next trial to run (RUNNING, with user attribute `key`); None when nothing new is left.
+
+        `told` is the study's told trials in order, none fewer than in the call before, and `pending` are
+        those after them; `known` maps the keys that must not be proposed again to their values. A sampler
+        that proposes a known pruning is told its value, without a trial, and asked again.
+        """
+        ask = self._ask
+        self._copies += (_told(trial, values_of(trial)) for trial in told[len(self._copies) :])
+        copies = self._copies + [_told(*each) for each in pending]
+        known = {**known, **{trial.user_attrs["key"]: lie for trial, lie in pending}}
+        for params in ask.enqueue:
+            if ask.key_of(ask.suggest(FixedTrial(dict(params)))) not in known:
+                return _draw(ask, copies, "random", 0, params)
+        for attempt in range(OWN_ATTEMPTS + UNIFORM_ATTEMPTS):
+            sampler = ask.sampler if attempt < OWN_ATTEMPTS else "random"
+            drawn = _draw(ask, copies, sampler, attempt)
+            values = known.get(drawn.user_attrs["key"])
+            if values is None:
+                return drawn
+            copies.append(_told(drawn, values))
+        return None
 
 
 def mix(seed: int, text: str) -> int:
@@ -109,10 +118,14 @@ def _draw(
 
 
 class _Told(FrozenTrial):
-    """A finished trial for samplers to learn from. Nobody changes it: copies share all that it holds."""
+    """A finished trial for samplers to learn from.
+
+    A storage copies what it is given and numbers the copy. Nobody changes anything else of it, and its number
+    is the same in every study that it is told in: all share one.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Told":
-        return copy.copy(self)
+        return self
 
 
 def _told(trial: FrozenTrial, values: Sequence[float]) -> _Told:

@@ -6,16 +6,15 @@ never an evaluation.
 """
 
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import optuna
 from optuna.storages import BaseStorage, get_storage
-from optuna.trial import FixedTrial
 
 from pruners.costs import ModelShape, decoder_ratio
 from pruners.costs.ratios import Schedule
@@ -37,8 +36,9 @@ class LimitReachedError(Exception):
 
 
 class Wanted(NamedTuple):
-    """A pruning to be measured, and what its trial is called."""
+    """A pruning to be measured, what asks for it, and what its trial is called."""
 
+    method: str
     params: Mapping[str, float | int]
     pruning: Pruning | None
     label: str | None = None
@@ -85,8 +85,10 @@ class Context:
     started: float = field(default_factory=lambda: time.monotonic())
     #: called after every new trial of the main study
     on_trial: Callable[[Measured], None] = lambda _: None
-    #: called before every write to Optuna's studies; may raise where this process must not write any more
-    before_write: Callable[[], None] = lambda: None
+    #: whether somebody wants the study to end now, with its best so far; may raise to end it in another way
+    stopping: Callable[[], bool] = lambda: False
+    #: entered for the time of a phase: "asking", "evaluating" (waiting for that) or "writing"
+    phase: Callable[[str], AbstractContextManager[None]] = lambda _: nullcontext()
 
     main: MainStudy = field(init=False)
     #: what the search recommends, by label, and what it compares that with
@@ -106,6 +108,8 @@ class Context:
     @property
     def limit_reached(self) -> bool:
         """Whether nothing may be evaluated any more."""
+        if self.stopping():
+            return True
         late = self.hours is not None and self._hours_used() >= self.hours
         return late or (self.trials is not None and self.main.tried >= self.trials)
 
@@ -114,10 +118,15 @@ class Context:
 
     def write(self) -> None:
         """Write what the main study has taken in, and how long it has taken so far."""
-        self.before_write()
-        self.main.write()
-        if self.hours is not None:
-            self.main.hours = self._hours_used()
+        with self.phase("writing"):
+            self.main.write()
+            if self.hours is not None:
+                self.main.hours = self._hours_used()
+
+    def wait_for(self, future: Future[Outcome]) -> Outcome:
+        """Wait for an evaluation."""
+        with self.phase("evaluating"):
+            return future.result()
 
     def ratio_of(self, schedule: Schedule) -> float:
         """FLOPs ratio of a schedule, or keep rates, on the split, without evaluating anything.
@@ -159,11 +168,12 @@ class Context:
         known = self.main.find(self.key_of(pruning))
         if known is not None:
             return known
-        measured = self.keep(method, params, pruning, self.begin_measuring(pruning).result(), label)
+        outcome = self.wait_for(self.begin_measuring(pruning))
+        measured = self.keep(method, params, pruning, outcome, label)
         self.write()
         return measured
 
-    def measure_all(self, method: str, wanted: Iterable[Wanted]) -> Iterator[Measured]:
+    def measure_all(self, wanted: Iterable[Wanted]) -> Iterator[Measured]:
         """As `measure`, `parallel_trials` at a time; those that cannot be evaluated are left out.
 
         They are given and written in order; what was given is written by the end at the latest.
@@ -176,9 +186,9 @@ class Context:
 
         def finish_first() -> Iterator[Measured]:
             self.write()  # what came before, while others are at work
-            (params, pruning, label), _, future = under_way.popleft()
+            (method, params, pruning, label), _, future = under_way.popleft()
             try:
-                yield self.keep(method, params, pruning, future.result(), label)
+                yield self.keep(method, params, pruning, self.wait_for(future), label)
             except EvaluationError as error:
                 self.keep_failure(method, params, pruning, error, label)
 
@@ -300,16 +310,5 @@ class Context:
             sampler=space.sampler,
             initial=space.initial,
             seed=mix(self.seed, suffix),
-            enqueue=[*space.enqueue, *(p for p in self.try_first.get(suffix, ()) if _fit(space, p))],
+            enqueue=[*space.enqueue, *(p for p in self.try_first.get(suffix, ()) if space.holds(p))],
         )
-
-
-def _fit(space: SearchSpace, params: Mapping[str, Any]) -> bool:
-    """Whether parameters are in a space: G-Search's of a layer ends where the layer before does."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Optuna warns of values out of range, and takes them
-        try:
-            space.suggest(FixedTrial(dict(params)))
-        except (ValueError, UserWarning):
-            return False
-    return True

@@ -93,37 +93,45 @@ def run_search(options: SearchOptions, context: Context) -> SearchResult:
     through.
     """
     check_search(options, context.size, context.ratio_of)
-    chance: dict[str, Comparison] = {}
-    baseline = context.baseline
+    baseline, chance = context.baseline, dict[str, Measured]()
     try:
         make_search(options).run(context)
-        for label, measured in context.recommended.items():
-            comparison = measured.pruning and compare(context, label, measured.pruning)
-            if comparison:
-                chance[label] = comparison
+        by_chance = (wanted for each in context.recommended.items() for wanted in _by_chance(*each))
+        chance.update((measured.key, measured) for measured in context.measure_all(by_chance))
         complete = not context.limit_reached
     except LimitReachedError:
         complete = False
     return _result(context, baseline, chance, complete)
 
 
-def compare(context: Context, label: str, pruning: Pruning) -> Comparison | None:
-    """Measure random (every seed of `RANDOM_SEEDS`) and uniform ranking at a pruning's own schedule.
-
-    None where too few of them could be evaluated.
-    """
-    by_chance = [
-        Wanted(
-            {"seed": seed},
-            Pruning(ranker=RandomRanker(seed=seed), schedule=pruning.schedule),
-            f"random, seed {seed}, at {label}",
-        )
-        for seed in RANDOM_SEEDS
+def _by_chance(label: str, result: Measured) -> list[Wanted]:
+    """Random (every seed of `RANDOM_SEEDS`) and uniform ranking at a result's own schedule."""
+    if result.pruning is None:
+        return []
+    schedule = result.pruning.schedule
+    return [
+        *(
+            Wanted(
+                "random",
+                {"seed": seed},
+                Pruning(ranker=RandomRanker(seed=seed), schedule=schedule),
+                f"random, seed {seed}, at {label}",
+            )
+            for seed in RANDOM_SEEDS
+        ),
+        Wanted("uniform", {}, Pruning(ranker=UniformRanker(), schedule=schedule), f"uniform at {label}"),
     ]
-    even = Wanted({}, Pruning(ranker=UniformRanker(), schedule=pruning.schedule), f"uniform at {label}")
-    random = list(context.measure_all("random", by_chance))
-    uniform = list(context.measure_all("uniform", [even]))
-    return Comparison(random=random, uniform=uniform[0]) if len(random) > 1 and uniform else None
+
+
+def _compare(
+    context: Context, chance: Mapping[str, Measured], label: str, result: Measured
+) -> Comparison | None:
+    """A result with what chance gives at its schedule; None where too little of that could be evaluated."""
+    found = [chance.get(context.key_of(wanted.pruning)) for wanted in _by_chance(label, result)]
+    if not found or found[-1] is None:
+        return None
+    random = [measured for measured in found[:-1] if measured is not None]
+    return Comparison(random=random, uniform=found[-1]) if len(random) > 1 else None
 
 
 def estimate_evaluations(options: SearchOptions, size: Dimensions) -> int:
@@ -134,17 +142,18 @@ def estimate_evaluations(options: SearchOptions, size: Dimensions) -> int:
 
 
 def _result(
-    context: Context, baseline: Measured, chance: Mapping[str, Comparison], complete: bool
+    context: Context, baseline: Measured, chance: Mapping[str, Measured], complete: bool
 ) -> SearchResult:
     evaluations = list(context.main)
     points = [measured.point for measured in evaluations]
     recommended = dict(context.recommended)
+    comparisons = {label: _compare(context, chance, label, each) for label, each in recommended.items()}
     best = context.choose(list(recommended.values())) if recommended else None
     return SearchResult(
         baseline=baseline,
         recommended=recommended,
         compared=dict(context.compared),
-        chance=chance,
+        chance={label: comparison for label, comparison in comparisons.items() if comparison},
         evaluations=evaluations,
         front=[evaluations[i] for i in pareto_front(points)],
         hypervolume=hypervolume(points),

@@ -39,6 +39,20 @@ def hypervolume(points: Sequence[Point], reference: Point = REFERENCE) -> float:
     return area
 
 
+def hypervolumes(points: Sequence[Point], reference: Point = REFERENCE) -> list[float]:
+    """Hypervolume of the first point, of the first two, and so on."""
+    front: list[Point] = []
+    areas: list[float] = []
+    for flops, accuracy in points:
+        if not any(other[0] <= flops and other[1] >= accuracy for other in front):
+            front = [other for other in front if other[0] < flops or other[1] > accuracy]
+            front.append((flops, accuracy))
+            areas.append(hypervolume(front, reference))
+        else:
+            areas.append(areas[-1])
+    return areas
+
+
 def knee(points: Sequence[Point]) -> int:
     """Index of the front's bend: the point furthest above the line from its cheapest to its dearest member.
 

@@ -34,7 +34,7 @@ class MainStudy:
             self.study.set_metric_names(list(METRIC_NAMES))
         self._measured: dict[str, Measured] = {}
         self._failed: dict[str, str] = {}
-        for trial in self._log.trials:
+        for trial in self._log.standing:
             self._note(trial)
 
     def __iter__(self) -> Iterator[Measured]:
@@ -89,14 +89,18 @@ class MainStudy:
 
     def check_failures(self) -> None:
         """Raise EvaluationError when the newest `MOST_FAILURES` trials failed, one after the other."""
-        newest = self._log.trials[-MOST_FAILURES:]
+        newest = self._log.standing[-MOST_FAILURES:]
         if len(newest) == MOST_FAILURES and all(trial.state == TrialState.FAIL for trial in newest):
             reason = newest[-1].user_attrs["reason"]
             raise EvaluationError(f"{MOST_FAILURES} schedules failed in a row, the last one: {reason}")
 
     def trials_of(self, method: str) -> list[FrozenTrial]:
         """Return the trials that this method asked for in this study itself, in order."""
-        return [trial for trial in self._log.trials if trial.user_attrs.get("method") == method]
+        return [trial for trial in self._log.standing if trial.user_attrs.get("method") == method]
+
+    def retried_of(self, method: str) -> list[FrozenTrial]:
+        """Return its failed trials that are to be tried again."""
+        return [trial for trial in self._log.retried if trial.user_attrs.get("method") == method]
 
     def finish(self, proposal: FrozenTrial, attrs: Mapping[str, Any], evaluation: Evaluation) -> Measured:
         """Take in a proposal with its values."""

@@ -12,13 +12,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from pruners.pruning import Pruning
-from studies.asking import Ask, Pending, propose
+from studies.asking import Ask, Pending, Proposer
 from studies.dominance import FrontJudge
 from studies.errors import EvaluationError
 from studies.front import pareto_front
@@ -42,7 +43,8 @@ class Optimisation(ABC):
     """The trials of one sampler: where they are written, and what is told of them."""
 
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
-        self.context, self.method, self.space, self.ask = context, method, space, ask
+        self.context, self.method, self.space = context, method, space
+        self._proposer = Proposer(ask)
 
     def run(self, enough: Callable[[Sequence[FrozenTrial]], bool] = lambda _: False) -> list[FrozenTrial]:
         """Go on until all trials are told, nothing new is left, `enough` says so, or a limit is reached.
@@ -80,11 +82,12 @@ class Optimisation(ABC):
     def _propose(self, known: Sequence[FrozenTrial], later: Sequence[FrozenTrial]) -> FrozenTrial | None:
         means = [statistics.fmean(column) for column in zip(*map(values_of, known), strict=True)]
         pending = [Pending(trial, self.lie(trial, means)) for trial in later]
-        return propose(self.ask, known, self.known(known), pending)
+        with self.context.phase("asking"):
+            return self._proposer.propose(known, self.known(known), pending)
 
     def _tell(self, proposal: FrozenTrial, future: Future[Outcome]) -> None:
         try:
-            outcome = future.result()
+            outcome = self.context.wait_for(future)
         except EvaluationError as error:
             self.fail(proposal, error)
         else:
@@ -134,12 +137,12 @@ class OneValue(Optimisation):
         price: Price,
         value: Callable[[Mapping[str, Any]], float] | None,
     ) -> None:
-        super().__init__(context, method, space, ask)
         self._log = TrialLog(storage, name, [direction])
+        super().__init__(context, method, space, _first_again(ask, space, self._log.retried))
         self._direction, self._price, self._value = direction, price, value
 
     def told(self) -> list[FrozenTrial]:
-        return list(self._log.trials)
+        return self._log.standing
 
     def known(self, known: Sequence[FrozenTrial]) -> dict[str, Sequence[float]]:
         return {trial.user_attrs["key"]: values_of(trial) for trial in known}
@@ -166,7 +169,7 @@ class OneValue(Optimisation):
 
     def fail(self, proposal: FrozenTrial, error: EvaluationError) -> None:
         worst = max if self._direction == "minimize" else min
-        estimate = [worst((values_of(other)[0] for other in self._log.trials), default=0.0)]
+        estimate = [worst((values_of(other)[0] for other in self._log.standing), default=0.0)]
         attrs = {"reason": str(error), "estimate": estimate}
         self._log.add(ended(proposal, TrialState.FAIL, None, attrs))
         pruning = self.space.suggest(FixedTrial(proposal.params))
@@ -191,9 +194,10 @@ class Front(Optimisation):
     """Accuracy and FLOPs ratio at once, in the main study itself."""
 
     def __init__(self, context: "Context", method: str, space: SearchSpace, ask: Ask) -> None:
-        super().__init__(context, method, space, ask)
-        #: of members of the front, by key
+        super().__init__(context, method, space, _first_again(ask, space, context.main.retried_of(method)))
+        #: of members of the front, and of what was proposed, by key
         self._scores: dict[str, Sequence[float]] = {}
+        self._ratios: dict[str, float] = {}
 
     def told(self) -> list[FrozenTrial]:
         return self.context.main.trials_of(self.method)
@@ -237,8 +241,12 @@ class Front(Optimisation):
         return self.space.suggest(FixedTrial(trial.params))
 
     def _ratio(self, trial: FrozenTrial) -> float:
-        pruning, context = self._pruning(trial), self.context
-        return context.ratio_of((1.0,) * context.num_layers if pruning is None else pruning.schedule)
+        key, context = trial.user_attrs["key"], self.context
+        if key not in self._ratios:
+            pruning = self._pruning(trial)
+            schedule = (1.0,) * context.num_layers if pruning is None else pruning.schedule
+            self._ratios[key] = context.ratio_of(schedule)
+        return self._ratios[key]
 
     def _dominating(self, proposal: FrozenTrial, known: Sequence[FrozenTrial]) -> Judge | None:
         """Compares with the front of what is known, where anything on it costs no more."""
@@ -261,6 +269,12 @@ class Front(Optimisation):
         if member.key not in self._scores:
             self._scores[member.key] = self.context.evaluate(member.pruning).scores
         return self._scores[member.key]
+
+
+def _first_again(ask: Ask, space: SearchSpace, failed: Sequence[FrozenTrial]) -> Ask:
+    """Ask for what failed and shall be tried again before anything else."""
+    again = [trial.params for trial in failed if space.holds(trial.params)]
+    return replace(ask, enqueue=[*again, *ask.enqueue])
 
 
 def best_of(

@@ -1,10 +1,11 @@
 """What there is to search, how a search may look for it, and what it finds."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from studies.asking import Suggest
 from studies.measured import Measured
@@ -36,6 +37,16 @@ class SearchSpace:
     early_stopping: bool = False
     #: what is the same in all its trials, for the trials of the main study
     constants: Mapping[str, float | int] = field(default_factory=dict)
+
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether parameters are in it: G-Search's space of a layer ends where the layer before does."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Optuna warns of values out of range, and takes them
+            try:
+                self.suggest(FixedTrial(dict(params)))
+            except (ValueError, UserWarning):
+                return False
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

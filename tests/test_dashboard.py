@@ -1,129 +1,155 @@
-"""The dashboard behind its guard, on both databases: reading only, this machine only, unless asked otherwise."""
+"""The dashboard's guard: reading only, this machine only; and what we show in it."""
 
+import base64
 import json
-import os
-import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
 import pytest
-from db_cases import sqlite_url
-from test_guard import TOKEN, Answer
 
-from db.session import Database, upgrade
+from searchsvc.access import read_token
 from searchsvc.dashboard import application, make_server
 from searchsvc.errors import ServiceError
-from searchsvc.storage import optuna_storage
 
 
-@pytest.fixture(autouse=True)
-def kept(request: pytest.FixtureRequest) -> None:
-    """A study in the database, where the test has one."""
-    if "database" in request.fixturenames:
-        storage = optuna_storage(request.getfixturevalue("database"))
-        optuna.create_study(study_name="kept", storage=storage, directions=["maximize", "minimize"])
+@pytest.fixture
+def storage() -> optuna.storages.BaseStorage:
+    made = optuna.storages.InMemoryStorage()
+    optuna.create_study(study_name="kept", storage=made, directions=["maximize", "minimize"])
+    return made
 
 
-def number(database: Database) -> int:
-    return optuna_storage(database).get_study_id_from_name("kept")
+def request(app: Any, method: str, path: str, **headers: str) -> tuple[str, bytes]:
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path}
+    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    setup_testing_defaults(environ)
+    status: list[str] = []
+    answer = app(environ, lambda line, headers, exc_info=None: status.append(line))
+    body = b"".join(answer)
+    getattr(answer, "close", lambda: None)()
+    return status[0], body
 
 
-def test_reading_shows_the_studies(database: Database) -> None:
-    answer = Answer(application(database), "GET", "/api/studies")
-    assert answer.status == 200
-    assert [study["study_name"] for study in json.loads(answer.body)["study_summaries"]] == ["kept"]
+def test_reading_shows_the_studies(storage: optuna.storages.BaseStorage) -> None:
+    status, body = request(application(storage), "GET", "/api/studies")
+    assert status.startswith("200")
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["kept"]
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST", "PUT", "PATCH"])
-def test_writing_is_refused(database: Database, method: str) -> None:
-    assert Answer(application(database), method, f"/api/studies/{number(database)}").status == 403
-    assert len(optuna_storage(database).get_all_studies()) == 1
+def test_writing_is_refused(storage: optuna.storages.BaseStorage, method: str) -> None:
+    status, body = request(application(storage), method, "/api/studies/0")
+    assert status.startswith("403")
+    assert b"--allow-writes" in body
+    assert len(storage.get_all_studies()) == 1
 
 
-def test_writing_where_it_is_asked_for(database: Database) -> None:
-    app = application(database, allow_writes=True)
-    assert Answer(app, "DELETE", f"/api/studies/{number(database)}").status == 204
-    assert optuna_storage(database).get_all_studies() == []
+def test_writing_where_it_is_asked_for(storage: optuna.storages.BaseStorage) -> None:
+    status, _ = request(application(storage, allow_writes=True), "DELETE", "/api/studies/0")
+    assert status.startswith("204")
+    assert storage.get_all_studies() == []
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org", "::"])
-def test_only_this_machine_without_a_token(database: Database, host: str) -> None:
-    with pytest.raises(ServiceError, match=r"--token-file .*127\.0\.0\.1"):
-        make_server(database, host=host, port=0)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.2", "example.org"])
+def test_elsewhere_only_with_a_token(storage: optuna.storages.BaseStorage, host: str) -> None:
+    with pytest.raises(ServiceError, match="--token-file"):
+        make_server(storage, host=host, port=8080, token=None, allow_writes=False)
 
 
-@contextmanager
-def listening(database: Database, **options: Any) -> Iterator[Any]:
-    server = make_server(database, port=0, **options)
-    try:
-        yield server
-    finally:
-        server.task_dispatcher.shutdown()
-        server.close()
-        server.trigger.close()
+TOKEN = "0123456789abcdef-"
 
 
-def test_everybody_with_one(database: Database) -> None:
-    with listening(database, host="0.0.0.0", token=TOKEN) as server:
-        assert server.effective_port
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
 
 
-@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "in use"), ("no.such.host.invalid", "not known")])
-def test_where_it_cannot_listen(database: Database, host: str, reason: str) -> None:
-    with listening(database, host="127.0.0.1") as taken:
-        port = int(taken.effective_port)
-        with pytest.raises(ServiceError, match=f"--port {port}: cannot listen there .*{reason}"):
-            make_server(database, host=host, port=port, token=TOKEN)
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, "401"),
+        ("", "401"),
+        (f"Bearer {TOKEN}", "200"),
+        (f"bearer {TOKEN}", "200"),
+        (f"Bearer {TOKEN}x", "401"),
+        ("Bearer ", "401"),
+        (f"Digest {TOKEN}", "401"),
+        (TOKEN, "401"),
+        (basic(f"anybody:{TOKEN}"), "200"),
+        (basic(f":{TOKEN}"), "200"),
+        (basic(TOKEN), "401"),
+        (basic("anybody:"), "401"),
+        ("Basic not-base64!", "401"),
+        ("Basic /w==", "401"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/dashboard/", "/api/studies", "/static/bundle.js", "/artifacts/1/2/3"])
+def test_nothing_is_shown_without_the_token(
+    storage: optuna.storages.BaseStorage, path: str, authorization: str | None, status: str
+) -> None:
+    given = {} if authorization is None else {"authorization": authorization}
+    line, body = request(application(storage, token=TOKEN), "GET", path, host="example.org", **given)
+    if status == "401":
+        assert line.startswith("401")
+        assert body == b"The password is the dashboard's token.\n"
+    else:
+        assert not line.startswith(("401", "403"))
 
 
-def get(address: str, **headers: str) -> int:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
+def test_the_token_alone_does_not_let_anybody_write(storage: optuna.storages.BaseStorage) -> None:
+    line, _ = request(
+        application(storage, token=TOKEN), "DELETE", "/api/studies/0", authorization=f"Bearer {TOKEN}"
+    )
+    assert line.startswith("403")
 
 
-def test_the_command_asks_for_its_token_and_never_shows_it(tmp_path: Path) -> None:
-    """As typed, in a process of its own: what it prints, whoever calls and with whatever, holds no token."""
-    upgrade(sqlite_url(tmp_path))
-    token, wrong = tmp_path / "token", "wrong-but-still-a-secret"
-    token.write_text(TOKEN)
-    port = free_port()
-    command = ["dashboard", "--db", sqlite_url(tmp_path), "--host", "0.0.0.0", "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "searchsvc", *command, "--token-file", str(token)],
-        stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    assert process.stdout is not None
-    first = process.stdout.readline()
-    address = f"http://127.0.0.1:{port}/api/studies"
-    try:
-        assert get(address) == 401
-        assert get(address, Authorization=f"Bearer {wrong}") == 401
-        assert get(address, Authorization=f"Bearer {TOKEN}") == 200
-        assert get(f"{address}/no-such", Authorization=f"Bearer {TOKEN}") == 404
-    finally:
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
-    assert "read-only, with log-in" in first
-    assert TOKEN not in first + rest
-    assert wrong not in first + rest
-    assert process.returncode == 0
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", "200"),
+        ("localhost", "200"),
+        ("LOCALHOST:1", "200"),
+        ("[::1]:8080", "200"),
+        ("evil.example:8080", "403"),
+        ("127.0.0.1.evil.example", "403"),
+    ],
+)
+def test_a_page_elsewhere_cannot_read_it_by_a_name_that_points_here(
+    storage: optuna.storages.BaseStorage, host: str, status: str
+) -> None:
+    assert request(application(storage), "GET", "/api/studies", host=host)[0].startswith(status)
 
 
-def free_port() -> int:
-    import socket
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", "403"), ("same-site", "403"), ("same-origin", "204")]
+)
+def test_another_sites_page_cannot_write(
+    storage: optuna.storages.BaseStorage, site: str, status: str
+) -> None:
+    app = application(storage, allow_writes=True)
+    assert request(app, "DELETE", "/api/studies/0", sec_fetch_site=site)[0].startswith(status)
 
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+
+def test_answers_are_neither_kept_nor_framed(storage: optuna.storages.BaseStorage) -> None:
+    environ: dict[str, Any] = {"PATH_INFO": "/api/studies"}
+    setup_testing_defaults(environ)
+    seen: list[tuple[str, str]] = []
+    application(storage)(environ, lambda _, headers, exc_info=None: seen.extend(headers))
+    assert {("X-Frame-Options", "DENY"), ("Cache-Control", "no-store")} <= set(seen)
+    assert len({name for name, _ in seen}) == len(seen)
+
+
+def test_a_token_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    with pytest.raises(ServiceError, match="cannot be read"):
+        read_token(path)
+    path.write_text("short\n")
+    with pytest.raises(ServiceError, match="16 ASCII characters or more") as raised:
+        read_token(path)
+    assert "short" not in str(raised.value)
+    path.write_text("zwölf mal zwölf zeichen", encoding="utf-8")
+    with pytest.raises(ServiceError, match="ASCII"):
+        read_token(path)
+    path.write_text(f"{TOKEN}\n", encoding="utf-8")
+    assert read_token(path) == TOKEN

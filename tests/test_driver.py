@@ -249,27 +249,27 @@ def test_study_that_dies_again_and_again_ends_as_one_that_never_did(options, tmp
     assert results[0] == results[1]
 
 
-def test_nothing_is_written_once_writing_is_forbidden():
-    """A controller whose lease was taken over while it evaluated must not touch Optuna's studies."""
-
-    class LostError(Exception):
+def test_a_study_that_is_stopped_ends_with_its_best_and_one_that_is_interrupted_keeps_its_trials():
+    class AskedError(Exception):
         pass
 
-    storage, lost = optuna.storages.InMemoryStorage(), []
+    def after(trials, act):
+        def stopping():
+            return len(list(context.main)) >= trials and act()
 
-    def evaluate_then_lose(pruning):
-        if pruning is not None:
-            lost.append(True)
-        return evaluate(pruning)
+        return stopping
 
-    def before_write():
-        if lost:
-            raise LostError
+    def interrupt():
+        raise AskedError
 
-    for options in (FastVOptions(), ParetoOptions(trials=9), GSearchOptions(trials=4, stride=3)):
-        lost.clear()
-        storage = optuna.storages.InMemoryStorage()
-        context = make_context(storage, evaluate=evaluate_then_lose, before_write=before_write)
-        with pytest.raises(LostError):
+    for options in (ParetoOptions(trials=9), GSearchOptions(trials=4, stride=3)):
+        context = make_context()
+        context.stopping = after(4, lambda: True)
+        result = run_search(options, context)
+        assert result.limit_reached
+        assert len(result.evaluations) == 4
+        context = make_context()
+        context.stopping = after(4, interrupt)
+        with pytest.raises(AskedError):
             run_search(options, context)
-        assert len(context.main.study.trials) == 1, options.method
+        assert len(context.main.study.trials) == 4

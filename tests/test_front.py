@@ -1,10 +1,12 @@
 """The front against brute force: what dominates what, the area on a fine grid, the bend."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.front import REFERENCE, hypervolume, knee, pareto_front
+from studies.front import REFERENCE, hypervolume, hypervolumes, knee, pareto_front
 
 # A coarse grid, so that equal values are common.
 POINTS = st.lists(
@@ -60,3 +62,10 @@ def test_knee_by_hand():
     assert knee([(0.0, 0.0), (0.8, 0.1), (1.0, 1.0)]) == 2
     with pytest.raises(ValueError, match="without points"):
         knee([])
+
+
+def test_hypervolumes_are_those_of_the_points_so_far():
+    drawn = random.Random(3)
+    points = [(drawn.randrange(9) / 8, drawn.randrange(9) / 8) for _ in range(60)]
+    assert hypervolumes(points) == [hypervolume(points[: n + 1]) for n in range(len(points))]
+    assert hypervolumes([]) == []

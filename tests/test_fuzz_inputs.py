@@ -22,13 +22,18 @@ from test_cli import commands
 from test_errors import PROFILE, contents
 from typer.main import get_command
 
-import db.session
+import db.backup
 import searchsvc.benching
 import searchsvc.controller
 import searchsvc.creation
 import searchsvc.dashboard
 import searchsvc.demo.data
 import searchsvc.demonstration
+import searchsvc.following
+import searchsvc.logs
+import searchsvc.maintenance
+import searchsvc.preflight
+import searchsvc.steering
 import searchsvc.verification
 from searchsvc.cli.app import app, run
 from searchsvc.errors import ServiceError
@@ -43,14 +48,24 @@ fuzz = settings(
 
 #: What would take long, write elsewhere or never end; all that comes before it is what is tried here.
 LONG = (
+    (db.backup, "backup"),
+    (db.backup, "restore"),
     (searchsvc.benching, "bench_profile"),
     (searchsvc.controller, "run_study"),
     (searchsvc.creation, "_try"),
+    (searchsvc.creation, "clone_study"),
     (searchsvc.dashboard, "make_server"),
     (searchsvc.demo.data, "write"),
     (searchsvc.demonstration, "demonstrate"),
+    (searchsvc.following, "new_trials"),
+    (searchsvc.following, "wait_for"),
+    (searchsvc.logs, "log_as_json"),
+    (searchsvc.maintenance, "upgrade_database"),
+    (searchsvc.preflight, "preflight"),
+    (searchsvc.steering, "ask"),
+    (searchsvc.steering, "resume"),
+    (searchsvc.steering, "retry"),
     (searchsvc.verification, "Evaluations"),
-    (db.session, "upgrade"),
 )
 
 

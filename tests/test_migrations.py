@@ -11,8 +11,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from db_cases import evaluation, latency, leased, make_study
 from sqlalchemy import JSON, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
-from db import results, schema
+from db import queue, requests, results, schema
 from db.errors import SchemaMismatch
 from db.latencies import latencies, save_latency
 from db.models import Base
@@ -198,6 +199,27 @@ def test_latencies_come_and_go_and_what_was_stored_before_stays(url, connect):
         assert latencies(database, "one") == [], "a downgrade gives the measurements up"
 
 
+def test_requests_come_and_go_and_what_refers_to_a_study_stays(url, connect):
+    """0003 changes a rule of the studies' table, which SQLite does by copying and dropping it."""
+    with Database.open(url) as database:
+        lease = leased(database, "old")
+        results.save_evaluation(database, evaluation(), lease=lease)
+        queue.release(database, lease)
+        make_study(database, "new")
+        requests.request(database, "new", "pause")
+    migrate(connect, command.downgrade, "0002")
+    with connect() as connection:
+        assert "priority" not in {column["name"] for column in inspect(connection).get_columns("ss_studies")}
+        statuses = connection.execute(text("SELECT status FROM ss_studies")).scalars()
+        assert set(statuses) == {"queued"}
+    assert upgrade(url) == schema.needed_revision()
+    with Database.open(url) as database:
+        assert len(results.evaluations(database, "old")) == 1
+        assert (get_study(database, "new").priority, get_study(database, "new").status) == (0, "queued")
+        with pytest.raises(IntegrityError), database.begin() as session:
+            session.execute(text("UPDATE ss_studies SET status = 'lost'"))
+
+
 SAMPLES = SampleSet(ids=("a", "b", "c", "é"), visual_tokens=(144, 144, 16, 9), text_tokens=(7, 8, 9, 10))
 LISTS = {name: list(value) for name, value in vars(SAMPLES).items()}
 
@@ -209,6 +231,8 @@ def test_samples_move_out_of_the_evaluations_and_back(url, connect):
     with Database.open(url) as database:
         lease = leased(database)
         saved = [results.save_evaluation(database, new, lease=lease) for new in news]
+    with connect() as connection:
+        before = connection.execute(text("SELECT bytes FROM ss_evaluations ORDER BY id")).scalars().all()
     migrate(connect, command.downgrade, "0002")
     with connect() as connection:
         chosen = text("SELECT cost FROM ss_evaluations ORDER BY key").columns(cost=JSON)
@@ -217,6 +241,9 @@ def test_samples_move_out_of_the_evaluations_and_back(url, connect):
     assert costs[0] == costs[3] == {**LISTS, "decoder_ratio": 0.5}
     assert costs[1:3] == [{**costs[0], "ids": list(other.ids)}, {"decoder_ratio": 0.5}]
     upgrade(url)
+    with connect() as connection:
+        sizes = connection.execute(text("SELECT bytes FROM ss_evaluations ORDER BY id")).scalars().all()
+    assert sizes == before
     with Database.open(url) as database:
         used = results.evaluations(database, "one")
         assert [one.evaluation for one in used] == saved

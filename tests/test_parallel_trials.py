@@ -19,6 +19,7 @@ from studies.searches import SEARCHES
 from studies.searches.fastv import FastVOptions
 from studies.searches.g_search import GSearchOptions
 from studies.searches.pareto import ParetoOptions
+from studies.trial_log import retry_failed
 
 PARALLEL = 3
 
@@ -147,6 +148,19 @@ def test_a_schedule_that_cannot_be_evaluated_fails_with_its_reason_and_the_study
     )
     assert again == result
     assert pool.most == 0
+    # unless that is asked for: then it is measured, and the failed trials stay as they are
+    assert retry_failed(context.storage, "study") > 0
+    assert retry_failed(context.storage, "study") == 0
+    before = trials(context)
+    context, retried = study(short(method), Pool(0), parallel, storage=context.storage)
+    now = trials(context)
+    assert all(trial in now for trial in before)
+    assert lost.key in {m.key for m in retried.evaluations}
+    of_method = [m.key for m in retried.evaluations if m.method == method]
+    assert len(of_method) == len(set(of_method))
+    if method != "g-search":  # whose further layers were searched without it
+        assert len(of_method) == len([m for m in whole.evaluations if m.method == method])
+    assert study(short(method), Pool(0), parallel, storage=context.storage)[1] == retried
 
 
 @pytest.mark.parametrize("options", [GSearchOptions(trials=9), FastVOptions(), ParetoOptions(trials=9)])
@@ -157,6 +171,11 @@ def test_when_all_fail_the_study_says_why(options: Any) -> None:
         study(options, pool, storage=context.storage, name="all")
     failed = optuna.load_study(study_name="all", storage=context.storage).get_trials(states=[TrialState.FAIL])
     assert len(failed) == MOST_FAILURES
+    whole = study(options, Pool(0))[1]
+    assert retry_failed(context.storage, "all") >= MOST_FAILURES
+    _, retried = study(options, Pool(0), storage=context.storage, name="all")
+    keys = [[m.key for m in each.evaluations] for each in (whole, retried)]
+    assert keys[0] == keys[1], "tried again, it is the study that it would have been"
 
 
 def test_no_pruning_must_work() -> None:
@@ -185,6 +204,6 @@ def test_equal_prunings_asked_for_at_once_are_evaluated_once() -> None:
     pruning = result.recommended["fastv"].pruning
     fresh = make_context(evaluate=pool.evaluate, begin=pool, parallel_trials=4)
     calls = pool.evaluate.asked
-    found = list(fresh.measure_all("x", [Wanted({}, pruning), Wanted({}, pruning)]))
+    found = list(fresh.measure_all([Wanted("x", {}, pruning)] * 2))
     assert [m.key for m in found] == [key_of(pruning)] * 2
     assert pool.evaluate.asked == calls + 1

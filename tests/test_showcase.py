@@ -1,277 +1,187 @@
-"""What the dashboard shows of a study, as trials arrive: pushed seldom, all at once, and only under the lease."""
+"""The note and figures of a study in the dashboard: up to date while it runs, rarely written, never without the lease."""
 
 import json
-import threading
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from db_cases import make_study
-from here_cluster import HereCluster
+from napping import nap, queue_study
 from optuna_dashboard import get_note
-from test_guard import Answer
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
-from db import queue, results, studies
+from db import queue, studies
 from db.errors import LeaseLost
+from db.owners import current_owner
 from db.session import Database
-from db.values import Lease
-from pruners import Pruning
-from pruners.pruning import KeepSchedule
-from pruners.rankers import UniformRanker
-from searchsvc import controller, executor, showcase
-from searchsvc.attributes import write_attributes
-from searchsvc.cli.app import run
+from searchsvc import showcase
 from searchsvc.controller import run_study
-from searchsvc.dashboard import application
-from searchsvc.figures import front_figure, hypervolume_figure, schedule_figure
+from searchsvc.demo.data import write
 from searchsvc.points import on_front
-from searchsvc.queries import show_study
-from searchsvc.showcase import Showcase
+from searchsvc.progress import Standing, Told
+from searchsvc.showcase import MOST_OF_TIME, PAUSE, Showcase
 from searchsvc.storage import optuna_storage
-from searchsvc.subject import subject_of
-from studies.front import hypervolume
-from studies.intervals import Interval
+from searchsvc.subject import Subject, subject_of
+from studies.driver import SearchResult
 from studies.measured import Measured
 
-FIGURES = {"front", "schedule", "hypervolume"}
+
+def study_in(database: Database) -> optuna.Study:
+    return optuna.load_study(study_name="one", storage=optuna_storage(database))
 
 
-def point(
-    number: int, flops: float, accuracy: float, method: str = "fastv", label: str = "r=0.5"
-) -> Measured:
-    pruning = Pruning(ranker=UniformRanker(), schedule=KeepSchedule(keep_rates=(1.0, flops)))
-    return Measured(
-        number=number, key=f"k{number}", method=method, label=label, params={}, accuracy=accuracy,
-        pruning=None if method == "baseline" else pruning, flops_ratio=flops, kv_ratio=flops, vision_token_ratio=flops,
-        tokens_per_layer=(4.0, 4 * flops), samples=8,
-    )  # fmt: skip
+def figures(study: optuna.Study) -> dict[str, Any]:
+    stored = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    return {name: json.loads(text) for name, text in stored.items()}
 
 
-POINTS = [
-    point(0, 1.0, 0.9, "baseline"),
-    point(1, 0.5, 0.8),
-    point(2, 0.6, 0.7),
-    point(3, 0.5, 0.85),
-    point(4, 0.2, 0.4, "random"),
-]
-INTERVALS = {
-    p.key: Interval(low=p.accuracy - 0.1, estimate=p.accuracy, high=p.accuracy + 0.05, level=0.95)
-    for p in POINTS
-}
+@dataclass
+class Run:
+    """A study that was run to its end, its figures written after every trial."""
+
+    database: Database
+    result: SearchResult
+    #: after each trial: how many are done, what the note says, and how many are drawn
+    seen: list[tuple[int, str, int]]
+
+    @property
+    def subject(self) -> Subject:
+        return subject_of(studies.get_study(self.database, "one"))
+
+    @property
+    def points(self) -> list[Measured]:
+        return self.result.evaluations
 
 
-def test_the_front_has_bars_and_no_pruning_a_band() -> None:
-    figure = front_figure(POINTS, "t", INTERVALS)
-    assert [trace.name for trace in figure.data] == ["baseline", "fastv", "random", "Pareto front"]
-    front = figure.data[-1]
-    assert (list(front.x), list(front.y)) == ([0.2, 0.5, 1.0], [0.4, 0.85, 0.9])
-    assert list(front.error_y.array) == [0.05] * 3
-    assert list(front.error_y.arrayminus) == [0.1] * 3
-    line, band = figure.layout.shapes
-    assert (line.y0, line.y1, band.y0, band.y1) == (0.9, 0.9, 0.8, 0.95)
-    without = front_figure(POINTS, "t")
-    assert without.data[-1].error_y.array is None
-    assert len(without.layout.shapes) == 1
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp("study")
+    write(folder, search=8, test=1)
+    url = f"sqlite:///{folder / 'studies.db'}"
+    queue_study(url, folder / "manifest.jsonl")
+    seen: list[tuple[int, str, int]] = []
+    with Database.open(url) as database, pytest.MonkeyPatch.context() as patch:
+        nap(patch.setattr)
+        patch.setattr(showcase, "PAUSE", 0.0)
+        patch.setattr(showcase, "MOST_OF_TIME", 1.0)
+
+        def look(now: Standing) -> None:
+            study = study_in(database)
+            drawn = figures(study).get("hypervolume", {"data": [{"x": []}]})["data"][0]["x"]
+            seen.append((now.done, get_note(study), len(drawn)))
+
+        told = Told(trial=look, timed=lambda _done, _all: None)
+        result = run_study(database, "one", told=told)
+        patch.undo()
+        yield Run(database, result, seen)
 
 
-def test_hypervolume_grows_by_steps_to_the_fronts_own() -> None:
-    (trace,) = hypervolume_figure(POINTS, "t").data
-    assert list(trace.x) == [1, 3, 4] or list(trace.x) == [0, 1, 3, 4]
-    assert trace.y[-1] == pytest.approx(hypervolume([p.point for p in POINTS]))
-    assert list(trace.y) == sorted(trace.y)
-    (flat,) = hypervolume_figure([*POINTS, point(5, 0.9, 0.1)], "t").data
-    assert flat.x[-1] == 5
-    assert flat.y[-1] == flat.y[-2]
+def test_a_study_is_shown_while_it_runs(ran: Run) -> None:
+    counts = [drawn for _, _, drawn in ran.seen]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 10
+    done, text, drawn = ran.seen[-1]
+    assert f"{drawn} of about" in text
+    assert "the best so far is trial" in text
+    assert done > drawn > 10
 
 
-def test_lines_of_one_method_can_be_told_apart() -> None:
-    colours = [trace.line.color for trace in schedule_figure([*POINTS[1:4:2], point(6, 0.3, 0.5)], "t").data]
-    assert len(set(colours)) > 1
-    assert [trace.line.color for trace in schedule_figure([POINTS[1], POINTS[4]], "t").data] == [
-        "#e07b39",
-        "#9e9e9e",
-    ]
+def test_an_ended_study_is_shown_whole(ran: Run) -> None:
+    study, result = study_in(ran.database), ran.result
+    text, shown = get_note(study), figures(study)
+    assert studies.get_study(ran.database, "one").outcome["summary"] in text
+    assert "`demo` (sha256 " in text
+    assert "searchsvc profile export one --max-drop" in text
+    assert all(f"| {member.number} | {member.method} |" in text for member in result.front)
+    assert study.metric_names == ["accuracy", "flops_ratio"]
+    assert set(shown) == {"front", "hypervolume", "schedule"}
+    assert shown["hypervolume"]["data"][0]["y"][-1] == pytest.approx(result.hypervolume)
+    assert len(shown["schedule"]["data"]) == min(8, len(result.front))
+    traces = {trace["name"]: trace for trace in shown["front"]["data"]}
+    assert {"baseline", "random", "uniform", "Pareto front"} <= set(traces)
+    assert len(traces["Pareto front"]["error_y"]["arrayminus"]) == len(result.front)
+    assert len(traces["baseline"]["error_y"]["array"]) == 1
 
 
-def test_figures_stay_small() -> None:
-    many = [point(0, 1.0, 0.9, "baseline")] + [
-        point(n, n / 1001, n % 17 / 17, label="x" * 100) for n in range(1, 1000)
-    ]
-    assert len(front_figure(many, "t").to_json()) < 60_000
-    texts = [text for trace in front_figure(many, "t").data for text in trace.text or ()]
-    assert sum(text.endswith("x") for text in texts) == len(on_front(many))
-    assert len(hypervolume_figure(many, "t").to_json()) < 40_000
+class Clock:
+    """Goes on only when told, and by `cost` while the figures are written."""
+
+    def __init__(self) -> None:
+        self.now, self.cost = 1000.0, 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-@pytest.fixture
-def leased(database: Database) -> Lease:
-    make_study(database)
-    optuna.create_study(study_name="one", storage=optuna_storage(database))
-    return queue.claim(database, "one", owner="me", seconds=60)
+def test_it_is_written_once_in_a_pause_and_takes_little_of_the_time(
+    ran: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = Clock(), list[str]()
+    made = Showcase(ran.database, optuna_storage(ran.database), ran.subject, clock=clock)
+
+    def publish(points: Any, verdict: str, latencies: Any) -> None:
+        written.append(verdict)
+        clock.now += clock.cost
+
+    monkeypatch.setattr(made, "publish", publish)
+
+    def update_after(seconds: float, verdict: str) -> bool:
+        clock.now += seconds
+        made.update(ran.points, verdict)
+        return written[-1:] == [verdict]
+
+    assert not update_after(0, "at the start")
+    assert not update_after(PAUSE - 0.1, "too early")
+    assert update_after(0.1, "first")
+    assert not update_after(PAUSE - 0.1, "too early again")
+    clock.cost = 1.0
+    assert update_after(0.1, "a slow one")
+    assert not update_after(1 / MOST_OF_TIME - 0.1, "too soon after a slow one")
+    assert update_after(0.1, "after a slow one")
 
 
-def attributes(database: Database) -> dict[str, Any]:
-    storage = optuna_storage(database)
-    return storage.get_study_system_attrs(storage.get_study_id_from_name("one"))
+def test_schedules_are_drawn_again_only_when_the_front_has_changed(
+    ran: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, saved = Showcase(ran.database, optuna_storage(ran.database), ran.subject), list[str]()
+    monkeypatch.setattr(made, "_save", lambda part, figure: saved.append(part))
+    made.publish(ran.points, "now", {})
+    assert saved == ["front", "hypervolume", "schedule"]
+    made.publish(ran.points, "then", {})
+    assert saved[3:] == ["front", "hypervolume"]
+    made.publish([point for point in ran.points if point != on_front(ran.points)[-1]], "later", {})
+    assert saved[5:] == ["front", "hypervolume", "schedule"]
 
 
-def test_attributes_are_read_by_optuna_as_written(database: Database, leased: Lease) -> None:
-    number = optuna_storage(database).get_study_id_from_name("one")
-    optuna_storage(database).set_study_system_attr(number, "there", "before")
-    write_attributes(database, leased, number, {"there": "ä" * 2045, "new": 1})
-    write_attributes(database, leased, number, {"new": {"a": [1.5, None]}})
-    write_attributes(database, leased, number, {})
-    assert attributes(database) == {"there": "ä" * 2045, "new": {"a": [1.5, None]}}
-    optuna_storage(database).set_study_system_attr(number, "new", 2)
-    assert attributes(database)["new"] == 2
-
-
-def test_without_the_lease_none_is_written(database: Database, leased: Lease) -> None:
-    number = optuna_storage(database).get_study_id_from_name("one")
-    queue.release(database, leased)
+def test_nothing_is_written_without_the_lease(ran: Run) -> None:
+    database = ran.database
+    lease = queue.claim(database, "one", owner=current_owner(), seconds=60, reopen=True)
+    made = Showcase(database, optuna_storage(database, lease), ran.subject)
+    made.publish(ran.points, "Held", {})
+    assert "\nHeld.\n" in get_note(study_in(database))
+    queue.claim(database, "one", owner="far:1:1", seconds=60, is_dead=lambda _: True)
     with pytest.raises(LeaseLost):
-        write_attributes(database, leased, number, {"new": 1})
-    assert attributes(database) == {}
+        made.publish(ran.points, "Lost", {})
+    assert "\nHeld.\n" in get_note(study_in(database))
 
 
-@pytest.fixture
-def created(
-    database: Database, database_url: str, tiny_model: Path, tiny_manifest: Path, monkeypatch: Any
-) -> Database:
-    """A database with a study that is queued, and workers that are threads."""
-    monkeypatch.setattr(executor, "Cluster", HereCluster)
-    about = ["--model", tiny_model, "--data", tiny_manifest, "--metric", "fidelity", "--batch-size", 4]
-    search = ["--method", "fastv", "-O", "layers=[2, 4]", "-O", "ratios=[0.5, 0.75]", "--max-drop", 0.9]
-    assert run([*map(str, ["study", "create", "one", *about, *search]), "--db", database_url]) == 0
-    return database
+def test_who_has_lost_a_study_does_not_show_it_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nap(monkeypatch.setattr)
+    monkeypatch.setattr(showcase, "PAUSE", 0.0)
+    monkeypatch.setattr(showcase, "MOST_OF_TIME", 1e9)  # shown at every trial, however slow this machine is
+    write(tmp_path, search=8, test=1)
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    queue_study(url, tmp_path / "manifest.jsonl")
+    with Database.open(url) as database:
 
+        def take_over(now: Standing) -> None:
+            if now.done == 3:
+                queue.claim(database, "one", owner="far:1:1", seconds=60, is_dead=lambda _: True)
 
-def shown(database: Database) -> dict[str, Any]:
-    """What the dashboard gets of the study."""
-    storage = optuna_storage(database)
-    number = storage.get_study_id_from_name("one")
-    detail = json.loads(Answer(application(database), "GET", f"/api/studies/{number}").body)
-    return detail | {
-        "figures": {g["id"]: json.loads(g["graph_object"]) for g in detail["plotly_graph_objects"]}
-    }
-
-
-def test_a_finished_study_is_shown_with_note_names_and_figures(created: Database) -> None:
-    result = run_study(created, "one")
-    detail = shown(created)
-    assert detail["objective_names"] == ["accuracy", "flops_ratio"]
-    assert set(detail["figures"]) == FIGURES
-    assert "error_y" in detail["figures"]["front"]["data"][-1]
-    assert detail["figures"]["hypervolume"]["data"][0]["y"][-1] == pytest.approx(result.hypervolume, abs=1e-5)
-    note = detail["note"]["body"]
-    best = show_study(created, "one")["best"]
-    for said in (
-        "Method `fastv`", "metric `fidelity`", "12 `search` samples", f"**trial {best['trial']}**", "meets the goal",
-        "searchsvc profile export one --max-drop 0.9",
-    ):  # fmt: skip
-        assert said in note
-    version = detail["note"]["version"]
-    run_study(created, "one")
-    assert shown(created)["note"]["version"] == version
-
-
-def test_figures_arrive_while_the_study_runs(created: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third trial waits until the dashboard has shown the second: no push at the end could do that."""
-    monkeypatch.setattr(controller, "Showcase", lambda *given: Showcase(*given, period=0.01))
-    seen: list[int] = []
-
-    def told(standing: Any) -> None:
-        deadline = time.monotonic() + 30
-        while standing.done == 3 and not seen:
-            study = optuna.load_study(study_name="one", storage=optuna_storage(created))
-            if "After 3 schedules" in get_note(study):
-                seen.append(len(shown(created)["figures"]))
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    run_study(created, "one", told=controller.Told(trial=told, timed=lambda *_: None))
-    assert seen == [len(FIGURES)]
-
-
-def test_pushes_are_seldom(created: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A study of milliseconds is shown when it begins and when it ends, however many trials it has."""
-    pushes = []
-    real = showcase.write_attributes
-    monkeypatch.setattr(showcase, "write_attributes", lambda *given: pushes.append(given) or real(*given))
-    run_study(created, "one")
-    assert 1 <= len(pushes) <= 3
-
-
-def test_no_trial_waits_for_a_push(created: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = studies.get_study(created, "one")
-    lease = queue.claim(created, "one", owner="me", seconds=60)
-    optuna.create_study(
-        study_name="one", storage=optuna_storage(created), directions=["maximize", "minimize"]
-    )
-    begun, go_on = threading.Event(), threading.Event()
-    real = showcase.write_attributes
-
-    def slow(*given: Any) -> None:
-        begun.set()
-        assert go_on.wait(30)
-        real(*given)
-
-    monkeypatch.setattr(showcase, "write_attributes", slow)
-    with Showcase(created, subject_of(study), lease) as case:
-        case.show(POINTS[:2])
-        assert begun.wait(30)
-        case.show(POINTS)  # comes back at once, though a push is under way
-        go_on.set()
-    assert len(shown(created)["figures"]["front"]["data"]) == 4, "the newest is there in the end"
-
-
-def test_a_lost_lease_ends_it_and_nothing_is_overwritten(created: Database) -> None:
-    run_study(created, "one")
-    before = shown(created)
-    study = studies.get_study(created, "one")
-    lease = queue.claim(created, "one", owner="me", seconds=60, reopen=True)
-    queue.release(created, lease)
-    case = Showcase(created, subject_of(study), lease, period=0)
-
-    def push() -> None:
-        with case:
-            for _ in range(3):
-                case.show(POINTS)
-                time.sleep(0.05)
-
-    with pytest.raises(LeaseLost):
-        push()
-    assert shown(created)["figures"] == before["figures"]
-
-
-def test_what_ends_a_study_is_not_hidden(created: Database) -> None:
-    study = studies.get_study(created, "one")
-    lease = queue.claim(created, "one", owner="me", seconds=60)
-    optuna.create_study(
-        study_name="one", storage=optuna_storage(created), directions=["maximize", "minimize"]
-    )
-    queue.release(created, lease)
-
-    def interrupted() -> None:
-        with Showcase(created, subject_of(study), lease) as case:
-            case.show(POINTS)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-
-
-def test_intervals_are_those_of_the_stored_scores(created: Database) -> None:
-    run_study(created, "one")
-    front = shown(created)["figures"]["front"]
-    (baseline,) = [e.evaluation for e in results.evaluations(created, "one") if e.evaluation.pruning is None]
-    from studies.intervals import interval
-
-    band = front["layout"]["shapes"][1]
-    found = interval(baseline.scores)
-    assert (band["y0"], band["y1"]) == (
-        pytest.approx(found.low, abs=1e-5),
-        pytest.approx(found.high, abs=1e-5),
-    )
+        with pytest.raises(LeaseLost):
+            run_study(database, "one", told=Told(trial=take_over, timed=lambda _done, _all: None))
+        assert get_note(study_in(database)).count("2 of about") == 1

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from searchsvc.cli import cache, dashboard, db, demo, doctor, model, profile, study
+from searchsvc.cli import cache, dashboard, db, demo, doctor, model, profile, serve, steering, study
 from searchsvc.cli import cost as cost_command
 from searchsvc.cli.output import message
 from searchsvc.errors import INTERRUPTED, OWN_FAULT, WRONG_INPUT, exit_status
@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+steering.add_to(study.app)
 app.add_typer(study.app, name="study")
 app.add_typer(profile.app, name="profile")
 app.add_typer(model.app, name="model")
@@ -28,6 +29,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(db.app, name="db")
 app.command("cost")(cost_command.cost)
 app.command("dashboard")(dashboard.dashboard)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 
 

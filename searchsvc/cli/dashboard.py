@@ -18,23 +18,29 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="File with the token to log in with; default: SEARCHSVC_DASHBOARD_TOKEN."),
+        typer.Option(
+            envvar="SEARCHSVC_DASHBOARD_TOKEN_FILE",
+            help="File with the token that visitors must bring: as a bearer token, or as the password.",
+        ),
     ] = None,
     allow_writes: Annotated[bool, typer.Option(help="Let visitors change and delete studies.")] = False,
 ) -> None:
-    """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise).
-
-    With a token a browser asks for a name and a password: any name, and the token. Programs send it as
-    `Authorization: Bearer TOKEN`. It travels as it is: put TLS in front where the network is not your own.
-    """
+    """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise)."""
+    from searchsvc.access import read_token
+    from searchsvc.artifacts import ProfileArtifacts
     from searchsvc.dashboard import make_server
-    from searchsvc.settings import Settings
-    from searchsvc.tokens import read_token
+    from searchsvc.storage import optuna_storage
 
-    token = read_token(token_file, Settings().token)
+    token = None if token_file is None else read_token(token_file)
     with open_database(db) as database:
-        server = make_server(database, host=host, port=port, token=token, allow_writes=allow_writes)
-        mode = ("writable" if allow_writes else "read-only") + (", with log-in" if token else "")
-        shown = f"[{host}]" if ":" in host else host
-        message(f"dashboard on http://{shown}:{port} ({mode}); Ctrl-C ends it")
+        server = make_server(
+            optuna_storage(database),
+            host=host,
+            port=port,
+            artifacts=ProfileArtifacts(database),
+            token=token,
+            allow_writes=allow_writes,
+        )
+        mode = ("writable" if allow_writes else "read-only") + ("" if token is None else ", with a token")
+        message(f"dashboard on http://{host}:{port} ({mode}); Ctrl-C ends it")
         server.run()

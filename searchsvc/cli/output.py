@@ -49,6 +49,29 @@ def show_rows(rows: Sequence[Row], output: Format, *, title: str, key: str) -> N
         _structured({key: [dict(row) for row in rows]}, output)
 
 
+class RowStream:
+    """Prints records one by one, each at once: as lines, JSON lines, items of a YAML list, or CSV."""
+
+    def __init__(self, output: Format) -> None:
+        self._output, self._first = output, True
+
+    def show(self, row: Row) -> None:
+        """Print one record; all must have the same fields."""
+        if self._output is Format.TABLE:
+            stdout.print("  ".join(map(cell, row.values())), highlight=False, soft_wrap=True, markup=False)
+        elif self._output is Format.CSV:
+            writer = csv.DictWriter(sys.stdout, fieldnames=list(row), lineterminator="\n")
+            if self._first:
+                writer.writeheader()
+            writer.writerow(row)
+        elif self._output is Format.JSON:
+            print(json.dumps({"schema_version": SCHEMA_VERSION, **row}, allow_nan=False))
+        else:
+            print(yaml.safe_dump([dict(row)], sort_keys=False), end="")
+        self._first = False
+        sys.stdout.flush()
+
+
 def show_record(record: Row, output: Format, *, title: str) -> None:
     """Print one record; as a table it has a line per field, nested fields joined by dots."""
     if output in (Format.JSON, Format.YAML):

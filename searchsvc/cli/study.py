@@ -12,6 +12,9 @@ from searchsvc.cli.output import Format, Output, message, show_record, show_rows
 app = typer.Typer(no_args_is_help=True, help="Searches for pruning schedules, each one an Optuna study.")
 
 Name = Annotated[str, typer.Argument(help="Name of the study.")]
+Priority = Annotated[
+    int, typer.Option(min=-1000, max=1000, help="Of studies that wait, those of higher priority run first.")
+]
 
 
 @app.command()
@@ -74,6 +77,7 @@ def create(
             metavar="STUDY", help="Try first what this study of the same model and method found best."
         ),
     ] = None,
+    priority: Priority = 0,
     run: Annotated[bool, typer.Option("--run", help="Run it now.")] = False,
     db: Url = None,
 ) -> None:
@@ -104,12 +108,12 @@ def create(
         "workers.cache_memory": cache_memory,
     }
     with open_database(db, create=True) as database:
-        created = create_study(database, spec, flags, option or [], goal or [], warm_start)
+        created = create_study(database, spec, flags, option or [], goal or [], warm_start, priority)
         message(created.summary)
         if run:
             _run(database, created.name)
         else:
-            message(f"queued; run it with: searchsvc study run {created.name}")
+            message(f"queued; run it with: searchsvc study run {created.name}, or searchsvc serve")
 
 
 @app.command()
@@ -212,18 +216,25 @@ def open_database(url: str | None, *, create: bool = False) -> Any:
 def _run(database: Any, name: str) -> None:
     from searchsvc.cluster import disconnect
     from searchsvc.controller import run_study
-    from searchsvc.errors import GoalNotMetError
-    from searchsvc.outcome import summary
     from searchsvc.progress import bars
-    from searchsvc.queries import goal
     from searchsvc.settings import Settings
 
     try:
         with bars(name) as progress:
-            result = run_study(database, name, ray_address=Settings().ray_address, told=progress)
+            run_study(database, name, ray_address=Settings().ray_address, told=progress)
     finally:
         disconnect()
-    line = summary(name, goal(database, name), result)
-    if not result.meets_goal:
-        raise GoalNotMetError(line)
-    message(line)
+    conclude(database, name)
+
+
+def conclude(database: Any, name: str) -> None:
+    """Say what a study that is done came to; where nothing meets the goal, what came closest."""
+    from db.studies import get_study
+    from searchsvc.errors import GoalNotMetError
+
+    outcome = get_study(database, name).outcome or {}
+    for line in outcome.get("closest", []):
+        message(f"closest: {line}")
+    if not outcome.get("meets_goal", True):
+        raise GoalNotMetError(outcome["summary"])
+    message(outcome.get("summary", f"{name}: done"))

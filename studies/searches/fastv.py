@@ -39,7 +39,7 @@ class FastVSearch(Search[FastVOptions]):
 
     def run(self, context: Context) -> None:
         tried = []
-        for measured in context.measure_all(self.name, self._grid(context)):
+        for measured in context.measure_all(self._grid(context)):
             tried.append(measured)
             context.recommended[self.name] = context.choose(tried)
 
@@ -48,7 +48,7 @@ class FastVSearch(Search[FastVOptions]):
             for r in self.options.ratios:
                 ranker = self.options.ranker if k else RandomRanker(seed=self.options.seed)
                 rates = FastV(k=k, r=r).keep_rates(context.num_layers)
-                yield Wanted({"K": k, "R": r}, with_rates(ranker, rates))
+                yield Wanted(self.name, {"K": k, "R": r}, with_rates(ranker, rates))
 
     def estimate_evaluations(self, size: Dimensions) -> int:
         return len(self._layers(size)) * len(self.options.ratios)

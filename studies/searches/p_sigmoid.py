@@ -83,6 +83,6 @@ class PSigmoidSearch(Search[PSigmoidOptions]):
         at = f"{self.options.budget}={budget:g}"
         best = context.optimise(f"k@{at}", self.name, space)
         context.recommended[f"{self.name}@{at}"] = best.measured
-        fastv = Wanted({**space.constants, "k": 0.0}, pruning(0.0))
-        for measured in context.measure_all(self.name, [fastv]):
+        fastv = Wanted(self.name, {**space.constants, "k": 0.0}, pruning(0.0))
+        for measured in context.measure_all([fastv]):
             context.compared[f"fastv@{at}"] = measured

@@ -43,12 +43,14 @@ class PyramidDropSearch(Search[PyramidDropOptions]):
         layers = context.num_layers
         wanted = (
             Wanted(
-                {"lambda": share}, with_rates(self.options.ranker, self._schedule(share).keep_rates(layers))
+                self.name,
+                {"lambda": share},
+                with_rates(self.options.ranker, self._schedule(share).keep_rates(layers)),
             )
             for share in self.options.lambdas
         )
         tried = []
-        for measured in context.measure_all(self.name, wanted):
+        for measured in context.measure_all(wanted):
             tried.append(measured)
             context.recommended[self.name] = context.choose(tried)
 

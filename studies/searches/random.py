@@ -47,8 +47,10 @@ class RandomSearch(Search[RandomOptions]):
         for budget in self.options.budgets:
             rate = height(context, self.options.budget, budget, 0.0, first)
             pruning = with_rates(RandomRanker(seed=seed), full_until(first, rate, layers))
-            wanted[f"{self.options.budget}={budget:g}"] = Wanted({"rate": rate, "seed": seed}, pruning)
-        for measured in context.measure_all(self.name, wanted.values()):
+            wanted[f"{self.options.budget}={budget:g}"] = Wanted(
+                self.name, {"rate": rate, "seed": seed}, pruning
+            )
+        for measured in context.measure_all(wanted.values()):
             for at, each in wanted.items():
                 if context.key_of(each.pruning) == measured.key:
                     context.recommended[f"{self.name}@{at}"] = measured

@@ -1,7 +1,7 @@
-"""Samples apart from the evaluations that share them; no trial beside a study's evaluation.
+"""Samples apart from the evaluations that share them, an index of all that is counted of these.
 
 The ids and token counts of 512 samples took four times the room of all that was measured on them. The trial
-was never known when an evaluation was linked: a trial names its evaluation's key.
+beside a study's evaluation was never known when it was linked: a trial names its evaluation's key.
 
 Revision ID: 0004
 """
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -35,6 +35,14 @@ EVALUATIONS = sa.table(
     *(sa.column(name, sa.Integer) for name in ("id", "sample_set_id")),
     sa.column("cost", sa.JSON),
 )
+INDEXED = [
+    *("model_id", "dataset_id", "split", "metric", "sample_set_id"),
+    *("id", "seconds", "bytes", "created_at"),
+]
+PACKED, WRITTEN = ("scores", "divergences", "predictions"), ("pruning", "tokens_per_layer", "cost")
+BYTES = " + ".join(
+    f"coalesce(length({column}), 0)" for column in (*PACKED, *(f"CAST({name} AS TEXT)" for name in WRITTEN))
+)
 REFERENCE = "fk_ss_evaluations_sample_set_id"
 
 
@@ -50,6 +58,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("ss_evaluations") as table:
         table.add_column(sa.Column("sample_set_id", sa.Integer))
+        table.add_column(sa.Column("bytes", sa.Integer, nullable=False, server_default="0"))
         table.create_foreign_key(REFERENCE, "ss_sample_sets", ["sample_set_id"], ["id"])
     known: dict[str, int] = {}
     for chunk in _chunks():
@@ -57,6 +66,9 @@ def upgrade() -> None:
             if all(name in row.cost for name in LISTS):
                 number = _set_of(known, [row.cost.pop(name) for name in LISTS])
                 _rewrite(row.id, cost=row.cost, sample_set_id=number)
+    op.execute(f"UPDATE ss_evaluations SET bytes = {BYTES}")
+    op.drop_index("ix_ss_evaluations_model_id_dataset_id", "ss_evaluations")
+    op.create_index("ix_ss_evaluations_groups", "ss_evaluations", INDEXED)
     with op.batch_alter_table("ss_study_evaluations") as table:
         table.drop_column("trial")
 
@@ -72,9 +84,12 @@ def downgrade() -> None:
         for row in chunk:
             if row.sample_set_id is not None:
                 _rewrite(row.id, cost=sets[row.sample_set_id] | row.cost)
+    op.drop_index("ix_ss_evaluations_groups", "ss_evaluations")
+    op.create_index("ix_ss_evaluations_model_id_dataset_id", "ss_evaluations", ["model_id", "dataset_id"])
     with op.batch_alter_table("ss_evaluations") as table:
         table.drop_constraint(REFERENCE, type_="foreignkey")
         table.drop_column("sample_set_id")
+        table.drop_column("bytes")
     op.drop_table("ss_sample_sets")
 
 

