@@ -229,6 +229,7 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
     ("dashboard with no token", lambda p: ["dashboard", "--token-file", str(p.folder / "none"), "--db", str(p.db)], 2, ("none", "cannot be read")),
     ("dashboard with a token to guess", lambda p: ["dashboard", "--token-file", p.write("token", "1234"), "--db", str(p.db)], 2, ("token", "16")),
     ("dashboard on no port", lambda p: ["dashboard", "--port", "99999", "--db", str(p.db)], 2, ("--port", "65535")),
+    ("dashboard on no host", lambda p: ["dashboard", "--host", "none.invalid", "--token-file", p.write("token", "0" * 32), "--db", str(p.db)], 2, ("none.invalid", "cannot listen")),
     ("dashboard on another's address", lambda p: ["dashboard", "--host", "192.0.2.1", "--token-file", p.write("token", "0" * 32), "--db", str(p.db)], 2, ("192.0.2.1", "cannot listen")),
     ("image behind a link", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=p.link("link.png")))), 2, ("d.jsonl:2", "link.png", "allow_outside_images")),
     ("absolute image", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=p.picture()))), 2, ("d.jsonl:2", "outside", "--allow-outside-images")),
