@@ -155,6 +155,13 @@ def save_profile(database: Database, new: NewProfile) -> Profile:
         return rows.to_profile(row)
 
 
+def find_profile(database: Database, sha256: str) -> Profile | None:
+    """Return the profile whose text has that sha256; None when there is none."""
+    with database.session() as session:
+        row = session.scalar(select(ProfileRow).where(ProfileRow.sha256 == sha256))
+        return None if row is None else rows.to_profile(row)
+
+
 def profiles(database: Database, study: str | None = None) -> list[Profile]:
     """Return the stored profiles, or those of one study, oldest first."""
     chosen = select(ProfileRow).order_by(ProfileRow.id)

@@ -16,6 +16,8 @@ from pruners.errors import ProfileError
 
 #: larger files are refused unread; no profile comes near it
 MAX_BYTES = 1 << 20
+#: lists and mappings in one another; specs and profiles have a handful
+MAX_DEPTH = 32
 
 _TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -90,7 +92,19 @@ def dump(data: dict[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, and one that is no text."""
+    """SafeLoader that refuses a key given twice, one that is no text, and what is nested too deep."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        if self._depth > MAX_DEPTH:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {MAX_DEPTH} levels", mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)

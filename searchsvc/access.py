@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from searchsvc.errors import ServiceError
 
@@ -21,6 +22,7 @@ _HEADERS = [
     ("X-Frame-Options", "DENY"),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Cache-Control", "no-store"),
 ]
 
@@ -53,8 +55,10 @@ def guarded(inner: Application, *, token: str | None, allow_writes: bool) -> App
 
     def guard(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            ours = {name for name, _ in _HEADERS}
-            return start_response(status, [h for h in headers if h[0] not in ours] + _HEADERS, *rest)
+            # optuna-dashboard lets every site read artifacts
+            dropped = {name.lower() for name, _ in _HEADERS} | {"access-control-allow-origin"}
+            kept = [(name, value) for name, value in headers if name.lower() not in dropped]
+            return start_response(status, kept + _HEADERS, *rest)
 
         def refuse(status: str, why: str, *headers: tuple[str, str]) -> Iterable[bytes]:
             start(status, [("Content-Type", "text/plain; charset=utf-8"), *headers])
@@ -71,8 +75,10 @@ def guarded(inner: Application, *, token: str | None, allow_writes: bool) -> App
                     "403 Forbidden",
                     "This dashboard is read-only; start it with --allow-writes to change studies.",
                 )
-            if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+            if not _of_our_own(environ):
                 return refuse("403 Forbidden", "Another site's page may not change studies.")
+            if environ["PATH_INFO"].startswith("/api/artifacts/"):
+                return refuse("403 Forbidden", "A study's files are what `profile export` has written.")
         return inner(environ, start)
 
     return guard
@@ -83,6 +89,14 @@ def _host(environ: Environ) -> str:
     host = str(environ.get("HTTP_HOST", ""))
     name, _, port = host.rpartition(":")
     return (name if port.isdigit() else host).strip("[]").lower()
+
+
+def _of_our_own(environ: Environ) -> bool:
+    """Whether no page of another site sends this: browsers say where from, by one header or the other."""
+    if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = environ.get("HTTP_ORIGIN")
+    return origin is None or urlsplit(origin).netloc.lower() == str(environ.get("HTTP_HOST", "")).lower()
 
 
 def _brings(environ: Environ, token: str) -> bool:

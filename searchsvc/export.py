@@ -11,6 +11,7 @@ from db.session import Database
 from db.values import NewProfile
 from pruners import Pruning, PruningProfile
 from pruners.profile import Expected, FlopsRatio, Latency, ModelRef, Provenance
+from searchsvc.artifacts import attach
 from searchsvc.candidates import candidates
 from searchsvc.costing import counter_ratios
 from searchsvc.errors import GoalNotMetError, ServiceError
@@ -78,7 +79,7 @@ def export_profile(
     stored = NewProfile(
         name=profile.name, yaml=profile.to_yaml(), numbers=numbers, study=name, trial=chosen.number
     )
-    results.save_profile(database, stored)
+    attach(database, results.save_profile(database, stored))
     return (
         f"{out}: trial {chosen.number} ({chosen.label}); on `test` {evaluation.accuracy:.4f} against "
         f"{baseline.accuracy:.4f} unpruned, {evaluation.decoder_ratio:.3f} of the decoder FLOPs, "

@@ -110,20 +110,25 @@ def read_test_subject(spec: StudySpec) -> Subject:
     Raises:
         DataError, ModelError: what is wrong with them, in one line each.
     """
-    from studies.data import read_manifest
-
     model = _identified(spec)
-    whole = read_manifest(Path(spec.data.path), spec.data.metric)
+    whole = _whole(spec)
     declared = [sample for sample in whole.samples if sample.split == "test"]
     return Subject(spec=spec, model=model, search=whole.only([]), test=whole.only(declared or whole.samples))
 
 
 def _divided(spec: StudySpec, model: ModelRef) -> Subject:
-    from studies.data import read_manifest, split
+    from studies.data import split
 
-    whole = read_manifest(Path(spec.data.path), spec.data.metric)
+    whole = _whole(spec)
     search, test = split(whole, spec.data.split.search, spec.data.split.test, spec.data.split.seed)
     return Subject(spec=spec, model=model, search=search, test=test)
+
+
+def _whole(spec: StudySpec) -> Dataset:
+    from studies.data import read_manifest
+
+    data = spec.data
+    return read_manifest(Path(data.path), data.metric, images_anywhere=data.allow_outside_images)
 
 
 def _identified(spec: StudySpec) -> ModelRef:

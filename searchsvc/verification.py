@@ -119,7 +119,8 @@ def _read(spec: StudySpec, data: Path | None, model: str | None, trust_remote_co
         other = {"id": model, "revision": None, "trust_remote_code": trust_remote_code}
         record["model"] = {**record["model"], **other}
     if data is not None:
-        record["data"] = {**record["data"], "path": str(data)}
+        # nor does what its own manifest may name say anything of another
+        record["data"] = {**record["data"], "path": str(data), "allow_outside_images": False}
     changed = StudySpec.parse(record, f"study {spec.name}")
     return read_subject(changed) if data is None else read_test_subject(changed)
 

@@ -14,17 +14,18 @@ from studies.samples import Dataset, Sample
 __all__ = ["Dataset", "Sample", "read_manifest", "split"]
 
 
-def read_manifest(path: Path, metric: str | None = None) -> Dataset:
+def read_manifest(path: Path, metric: str | None = None, *, images_anywhere: bool = False) -> Dataset:
     """Reads a manifest: UTF-8, one JSON object per line; checks every row and decodes every image once.
 
     Keys: `id`, `question`, `image` or `images` (paths relative to the manifest's folder), `answers`;
-    optionally `choices`, `metric`, `kind` and `split`. `metric` overrides the rows' own.
+    optionally `choices`, `metric`, `kind` and `split`. `metric` overrides the rows' own. Images lie in that
+    folder, links followed, unless they may lie anywhere (`images_anywhere`).
     Raises DataError with all problems of all rows, each as `FILE:LINE: key: what is wrong, what to do`, and
     MetricError for an unknown `metric`.
     """
     if metric is not None:
         make_metric(metric)
-    reader = ManifestReader(path, metric)
+    reader = ManifestReader(path, metric, images_anywhere)
     lines = _content(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
     rows = [reader.read(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if reader.problems:

@@ -24,6 +24,8 @@ class ManifestReader:
     path: Path
     #: The study's metric, or None where each row's own counts.
     metric: str | None = None
+    #: Whether images may lie outside the manifest's folder.
+    images_anywhere: bool = False
     problems: list[str] = field(default_factory=list)
     _seen: dict[str, int] = field(default_factory=dict)
     _hashes: dict[Path, str] = field(default_factory=dict)
@@ -66,7 +68,7 @@ class ManifestReader:
 
     def _image(self, name: str, report: Report) -> tuple[Path, str]:
         try:
-            path = locate(self.path.parent, name)
+            path = locate(self.path.parent, name, anywhere=self.images_anywhere)
             if path not in self._hashes:
                 self._hashes[path] = check_image(path)
         except DataError as error:

@@ -59,6 +59,8 @@ class DataSpec(Part):
     split: SplitSpec = SplitSpec()
     #: None: what the manifest's rows name
     metric: str | None = None
+    #: whether images may lie outside the manifest's folder: any image that the workers can read
+    allow_outside_images: bool = False
 
     @field_validator("metric")
     @classmethod
@@ -172,7 +174,7 @@ def _narrowed(cls: type[StudySpec], document: Document) -> type[BaseModel]:
     if "method" not in search:
         raise SpecError(f"{where} 'search.method' is missing (known: {', '.join(sorted(SEARCHES))})")
     method = search["method"]
-    if not isinstance(method, str):
+    if not isinstance(method, str):  # not shown: aliases can make a short text endless
         raise SpecError(f"{where} search.method must be a text, such as fastv")
     if method not in SEARCHES:
         raise SpecError(f"{where} search.method {method!r} is not known{did_you_mean(method, SEARCHES)}")

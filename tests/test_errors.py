@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from searchsvc.cli.app import run
 
@@ -54,6 +55,30 @@ class Place:
         alone.mkdir(exist_ok=True)
         (alone / "config.json").write_bytes((self.model / "config.json").read_bytes())
         return alone
+
+    def spec(self, **changes: object) -> list[str]:
+        """`study create` of a spec file, a good one but for the changes."""
+        good = {
+            "name": "another",
+            "model": {"id": str(self.model)},
+            "data": {"path": str(self.manifest), "metric": "fidelity"},
+        }
+        return self.spec_text(json.dumps({**good, "search": {"method": "vtw"}, **changes}, indent=1))
+
+    def spec_text(self, text: str | bytes) -> list[str]:
+        return ["study", "create", "--spec", self.write("s.yaml", text), "--db", str(self.db)]
+
+    def link(self, name: str) -> str:
+        """A link in the manifest's folder to an image beyond it."""
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        path.symlink_to(self.picture())
+        return name
+
+    def huge_picture(self) -> str:
+        """A small file that unpacks to more pixels than PIL takes for honest."""
+        Image.new("1", (20_000, 10_000)).save(self.folder / "huge.png")
+        return "huge.png"
 
     def picture(self) -> str:
         """A good image."""
@@ -200,7 +225,42 @@ CASES: list[tuple[str, Arguments, int, tuple[str, ...]]] = [
         2,
         ("alone", "cannot be loaded"),
     ),
-    ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("127.0.0.1",)),
+    ("dashboard for everyone", lambda p: ["dashboard", "--host", "0.0.0.0", "--db", str(p.db)], 2, ("0.0.0.0", "--token-file", "127.0.0.1")),
+    ("dashboard with no token", lambda p: ["dashboard", "--token-file", str(p.folder / "none"), "--db", str(p.db)], 2, ("none", "cannot be read")),
+    ("dashboard with a token to guess", lambda p: ["dashboard", "--token-file", p.write("token", "1234"), "--db", str(p.db)], 2, ("token", "16")),
+    ("dashboard on no port", lambda p: ["dashboard", "--port", "99999", "--db", str(p.db)], 2, ("--port", "65535")),
+    ("dashboard on no host", lambda p: ["dashboard", "--host", "none.invalid", "--token-file", p.write("token", "0" * 32), "--db", str(p.db)], 2, ("none.invalid", "cannot listen")),
+    ("dashboard on another's address", lambda p: ["dashboard", "--host", "192.0.2.1", "--token-file", p.write("token", "0" * 32), "--db", str(p.db)], 2, ("192.0.2.1", "cannot listen")),
+    ("image behind a link", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=p.link("link.png")))), 2, ("d.jsonl:2", "link.png", "allow_outside_images")),
+    ("absolute image", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=p.picture()))), 2, ("d.jsonl:2", "outside", "--allow-outside-images")),
+    ("image bomb", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=p.huge_picture()))), 2, ("d.jsonl:2", "huge.png", "pixels")),
+    ("image name too long", lambda p: p.create("--data", p.write("d.jsonl", p.row(image="x" * 999))), 2, ("d.jsonl:2", "too long")),
+    ("PostScript as an image", lambda p: p.create("--data", p.write("d.jsonl", p.row(image=Path(p.write("x.png", "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")).name))), 2, ("d.jsonl:2", "x.png", "PNG")),
+    ("manifest that is no text", lambda p: p.create("--data", p.write("d.jsonl", b"\xff\xfe{}")), 2, ("d.jsonl:1", "UTF-8")),
+    ("manifest without rows", lambda p: p.create("--data", p.write("d.jsonl", "\n\n")), 2, ("d.jsonl", "empty")),
+    ("manifest nested without end", lambda p: p.create("--data", p.write("d.jsonl", "[" * 100_000)), 2, ("d.jsonl:1", "JSON")),
+    ("two rows with one id", lambda p: p.create("--data", p.write("d.jsonl", p.row(id="a"))), 2, ("d.jsonl:2", "line 1")),
+    ("answer that is a number", lambda p: p.create("--data", p.write("d.jsonl", p.row(answers=[42]))), 2, ("d.jsonl:2", "answers")),
+    ("spec nested too deep", lambda p: p.spec_text("name: " + "[" * 99), 2, ("s.yaml:1", "deeper than 32")),
+    ("spec with a tag", lambda p: p.spec_text("name: !!python/object/apply:os.system [id]\n"), 2, ("s.yaml:1", "not valid YAML")),
+    ("spec as large as data", lambda p: p.spec_text("#" * (2 << 20)), 2, ("s.yaml", "larger than 1024 KiB")),
+    ("spec that is no text", lambda p: p.spec_text(b"\x80\x04\x95"), 2, ("s.yaml", "UTF-8")),
+    ("spec with a key twice", lambda p: p.spec_text("name: a\nname: b\n"), 2, ("s.yaml:2", "twice")),
+    ("spec with two documents", lambda p: p.spec_text("name: a\n---\nname: b\n"), 2, ("s.yaml:2", "not valid YAML")),
+    ("spec without data", lambda p: p.spec(data={}), 2, ("s.yaml", "data.path")),
+    ("spec with a list as its method", lambda p: p.spec(search={"method": ["vtw"]}), 2, ("s.yaml", "search.method must be a text")),
+    ("spec of hours below 0", lambda p: p.spec(limits={"hours": -1}), 2, ("s.yaml", "limits.hours", "greater than 0")),
+    ("spec of no samples", lambda p: p.spec(data={"path": str(p.manifest), "split": {"search": 0}}), 2, ("s.yaml", "data.split.search")),
+    ("spec with a name of two lines", lambda p: p.spec(name="a\nb"), 2, ("s.yaml", "name")),
+    ("spec with no number", lambda p: p.spec(goal={"max_drop": float("nan")}), 2, ("s.yaml", "goal.max_drop")),
+    ("spec that trusts by a text", lambda p: p.spec(model={"id": str(p.model), "trust_remote_code": "perhaps"}), 2, ("s.yaml", "model.trust_remote_code")),
+    ("pickle as a profile", lambda p: verify(p, p.write("x.yaml", b"\x80\x04\x95\x10.")), 2, ("x.yaml", "UTF-8")),
+    ("profile with a tag", lambda p: verify(p, p.changed_profile("uniform", "!!python/name:os.system ''")), 2, ("changed.yaml", "not valid YAML")),
+    ("profile with a rate that is no number", lambda p: verify(p, p.changed_profile("[1.0", "[.nan")), 2, ("changed.yaml", "keep_rates")),
+    ("schedule with no number", lambda p: ["cost", str(p.model), "--visual-tokens", "9", "--text-tokens", "9", "--schedule", "fastv:k=x,r=0.5"], 2, ("fastv", "k")),
+    ("cost of fewer than no tokens", lambda p: ["cost", str(p.model), "--visual-tokens", "-9", "--text-tokens", "9"], 2, ("--visual-tokens",)),
+    ("a format that there is not", lambda p: ["study", "list", "--output", "xml", "--db", str(p.db)], 2, ("--output", "json")),
+    ("PostgreSQL that is not there", lambda p: ["study", "list", "--db", "postgresql://me:hunter2@127.0.0.1:1/x"], 6, ("me:***@127.0.0.1:1/x",)),
     ("no database URL", lambda p: ["study", "list", "--db", "mysql://x/y"], 2, ("mysql",)),
     ("database in no folder", lambda p: ["study", "list", "--db", str(p.folder / "no" / "x.db")], 6, ("no/x.db",)),
     *(
@@ -238,6 +298,7 @@ def test_one_line_and_nothing_changed(
     for text in said:
         assert text in lines[0]
     assert "Traceback" not in shown.err
+    assert "hunter2" not in shown.err
     assert contents(place.db) == before
     assert not (place.folder / "typo.db").exists()
 

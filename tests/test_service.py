@@ -8,6 +8,7 @@ import optuna
 import pytest
 from db_cases import make_study
 from here_cluster import HereCluster
+from optuna.artifacts import get_all_artifact_meta
 
 from db import results
 from db.session import Database
@@ -59,6 +60,8 @@ def test_a_whole_study(
     profile = tmp_path / "profile.yaml"
     typed("profile", "export", "one", "--knee", "-o", profile)
     assert results.profiles(database, "one")[0].yaml == profile.read_text()
+    (artifact,) = get_all_artifact_meta(optuna.load_study(study_name="one", storage=optuna_storage(database)))
+    assert artifact.filename.startswith("one-")
 
     typed("study", "delete", "one", "--yes")
     assert [row["name"] for row in typed("study", "list", *json_)["studies"]] == ["two"]

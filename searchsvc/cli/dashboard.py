@@ -27,14 +27,21 @@ def dashboard(
 ) -> None:
     """Serve the Optuna dashboard on the studies' database (read-only unless asked otherwise)."""
     from searchsvc.access import read_token
+    from searchsvc.artifacts import ProfileArtifacts
     from searchsvc.dashboard import make_server
     from searchsvc.storage import optuna_storage
 
     token = None if token_file is None else read_token(token_file)
     with open_database(db) as database:
         server = make_server(
-            optuna_storage(database), host=host, port=port, token=token, allow_writes=allow_writes
+            optuna_storage(database),
+            host=host,
+            port=port,
+            artifacts=ProfileArtifacts(database),
+            token=token,
+            allow_writes=allow_writes,
         )
         mode = ("writable" if allow_writes else "read-only") + ("" if token is None else ", with a token")
-        message(f"dashboard on http://{host}:{port} ({mode}); Ctrl-C ends it")
+        shown = f"[{host}]" if ":" in host else host
+        message(f"dashboard on http://{shown}:{port} ({mode}); Ctrl-C ends it")
         server.run()

@@ -46,6 +46,9 @@ def create(
     max_drop: Annotated[float | None, typer.Option(min=0, max=1, help="Goal: accuracy lost at most.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16.")] = None,
     trust_remote_code: Trust = False,
+    allow_outside_images: Annotated[
+        bool, typer.Option("--allow-outside-images", help="Let the manifest name images outside its folder.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Ray actors.")] = None,
     gpus_per_worker: Annotated[float | None, typer.Option(min=0)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
@@ -88,6 +91,7 @@ def create(
         # off is the default, and must not overrule a spec
         "model.trust_remote_code": trust_remote_code or None,
         "data.path": None if data is None else str(data),
+        "data.allow_outside_images": allow_outside_images or None,
         "data.metric": metric,
         "data.split.search": search_samples,
         "data.split.test": test_samples,

@@ -95,7 +95,7 @@ def _tally(chosen: Sequence[Sample], right: Sequence[bool]) -> Accuracy:
 def measure(folder: Path, count: int = 2000, layers: Sequence[int] | None = None) -> Measured:
     """Every number of the card, on `count` samples of the test split."""
     processor = AutoProcessor.from_pretrained(folder)
-    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True).eval()
     chosen = samples("test", count)
     depth = model.config.text_config.num_hidden_layers
     cuts = list(layers) if layers is not None else list(range(depth))
