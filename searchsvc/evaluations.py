@@ -17,11 +17,12 @@ from searchsvc.cluster import Workers
 from searchsvc.executor import Executor
 from searchsvc.subject import Split, Subject
 from searchsvc.worker import Job, Worker
-from studies.evaluator import SampleRecord, form_batches, prompt_lengths
 from studies.keys import key_of_content
 from studies.measured import Evaluation, evaluation_of
 from studies.metrics import make_metric
 from studies.models import load_processor
+from studies.prompts import form_batches, prompt_lengths
+from studies.records import SampleRecord
 from studies.stopping import Judge, Stopped, checkpoints
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from searchsvc.plots import STYLES
 from searchsvc.points import keep_rates, name, on_front
+from searchsvc.styles import style
 from studies.front import hypervolumes
 from studies.intervals import Interval
 from studies.measured import Measured
@@ -35,7 +35,7 @@ def front_figure(
             y=[point.accuracy for point in chosen],
             mode="markers",
             name=method,
-            marker={"color": STYLES.get(method, ("#555555", ""))[0], "size": 9},
+            marker={"color": style(method).colour, "size": 9},
             text=[f"trial {point.number}: {point.label}" for point in chosen],
             error_y=_bars([point for point in chosen if point.pruning is None], known),
         )
@@ -63,7 +63,7 @@ def schedule_figure(points: Sequence[Measured], title: str, *, template: str = W
             x=list(range(len(keep_rates(point)))),
             y=list(keep_rates(point)),
             mode="lines+markers",
-            line={"shape": "hvh", "color": STYLES.get(point.method, ("#555555", ""))[0]},
+            line={"shape": "hvh", "color": style(point.method).colour},
             name=name(point),
         )
     return figure.update_layout(

@@ -1,29 +1,16 @@
 """The two pictures: accuracy against FLOPs with its front, and the keep rate per layer. PNG by matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from searchsvc.points import keep_rates, name, on_front
+from searchsvc.styles import style
 from studies.measured import Measured
 
 WIDTH, HEIGHT, DPI = 8.0, 4.8, 130
-
-#: Methods keep their colour and mark in every picture.
-STYLES: Mapping[str, tuple[str, str]] = {
-    "baseline": ("#111111", "*"),
-    "random": ("#9e9e9e", "x"),
-    "uniform": ("#9e9e9e", "+"),
-    "fastv": ("#e07b39", "s"),
-    "pdrop": ("#b8860b", "D"),
-    "vtw": ("#8c564b", "v"),
-    "topv": ("#7b52ab", "P"),
-    "p-sigmoid": ("#2a7fb8", "o"),
-    "g-search": ("#c8324b", "^"),
-    "pareto": ("#2e8b57", "h"),
-}
 
 
 def front_png(points: Sequence[Measured], path: Path, title: str) -> Path:
@@ -31,7 +18,7 @@ def front_png(points: Sequence[Measured], path: Path, title: str) -> Path:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     for method in dict.fromkeys(point.method for point in points):
-        colour, mark = STYLES.get(method, ("#555555", "."))
+        colour, mark = style(method)
         chosen = [point for point in points if point.method == method]
         x, y = [point.flops_ratio for point in chosen], [point.accuracy for point in chosen]
         size = 160 if mark == "*" else 34
@@ -50,7 +37,7 @@ def schedule_png(points: Sequence[Measured], path: Path, title: str) -> Path:
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     for point in points:
-        colour, mark = STYLES.get(point.method, ("#555555", "."))
+        colour, mark = style(point.method)
         rates = keep_rates(point)
         label = name(point)
         (line,) = axes.plot(range(len(rates)), rates, label=label, color=colour, marker=mark, alpha=0.8)

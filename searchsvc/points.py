@@ -11,6 +11,9 @@ from pruners.profile import Latency
 from studies.front import pareto_front
 from studies.measured import Measured, read_trial
 
+#: So many members of a front are drawn as schedules; more lines cannot be told apart.
+SCHEDULES_SHOWN = 8
+
 
 def measured_in(study: optuna.Study) -> list[Measured]:
     """Read the finished trials of a two-objective study, in the order of their numbers."""
@@ -34,6 +37,14 @@ def _no_collection() -> Iterator[None]:
 def on_front(points: Sequence[Measured]) -> list[Measured]:
     """Return the non-dominated ones, dearest first."""
     return [points[i] for i in reversed(pareto_front([point.point for point in points]))]
+
+
+def thinned(front: Sequence[Measured]) -> list[Measured]:
+    """Return at most SCHEDULES_SHOWN members, evenly spread, both ends among them."""
+    if len(front) <= SCHEDULES_SHOWN:
+        return list(front)
+    step = (len(front) - 1) / (SCHEDULES_SHOWN - 1)
+    return [front[round(step * i)] for i in range(SCHEDULES_SHOWN)]
 
 
 def keep_rates(point: Measured) -> tuple[float, ...]:

@@ -5,11 +5,8 @@ from pathlib import Path
 
 from searchsvc.figures import front_figure, schedule_figure
 from searchsvc.plots import front_png, schedule_png
-from searchsvc.points import on_front
+from searchsvc.points import on_front, thinned
 from studies.measured import Measured
-
-#: So many members of a front are drawn as schedules; more lines cannot be told apart.
-SCHEDULES_SHOWN = 8
 
 
 def draw(
@@ -28,11 +25,3 @@ def draw(
         front_html,
         schedule_html,
     ]
-
-
-def thinned(front: Sequence[Measured]) -> list[Measured]:
-    """Return at most SCHEDULES_SHOWN members, evenly spread, both ends among them."""
-    if len(front) <= SCHEDULES_SHOWN:
-        return list(front)
-    step = (len(front) - 1) / (SCHEDULES_SHOWN - 1)
-    return [front[round(step * i)] for i in range(SCHEDULES_SHOWN)]

@@ -14,8 +14,7 @@ from db.session import Database
 from pruners.profile import Latency
 from searchsvc.figures import BARE, front_figure, hypervolume_figure, schedule_figure
 from searchsvc.latencies import shown
-from searchsvc.points import on_front
-from searchsvc.report import thinned
+from searchsvc.points import on_front, thinned
 from searchsvc.subject import Subject
 from studies.intervals import Interval, interval
 from studies.measured import Measured

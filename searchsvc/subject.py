@@ -14,9 +14,9 @@ from pruners.families import Traits, traits
 from searchsvc.costing import read_config
 from searchsvc.errors import ServiceError
 from searchsvc.locations import model_location
-from studies.evaluator import EvaluationSettings
 from studies.folders import fingerprint
 from studies.keys import key_content
+from studies.records import EvaluationSettings
 from studies.samples import Dataset
 from studies.spec import ModelSpec, StudySpec
 

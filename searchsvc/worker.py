@@ -1,13 +1,13 @@
-"""What runs inside a worker process: one model replica, and the batches that were given to it."""
+"""What runs inside a worker process: one model replica, and the batches that were given to it.
+
+Whoever starts workers imports this, and has no use for what runs a model: it is imported where it is used.
+"""
 
 from dataclasses import dataclass
 from typing import Any
 
 from pruners import Pruning
-from studies.evaluator import EvaluationSettings, PlainEvaluator, ReplayEvaluator, SampleRecord
-from studies.memory import snapshot_memory
-from studies.models import load
-from studies.prompts import encode_prompts
+from studies.records import EvaluationSettings, SampleRecord
 from studies.samples import Sample
 from studies.spec import ModelSpec
 
@@ -34,6 +34,10 @@ class Worker:
     def __init__(self, job: Job) -> None:
         import torch
 
+        from studies.evaluator import PlainEvaluator, ReplayEvaluator
+        from studies.memory import snapshot_memory
+        from studies.models import load
+
         torch.set_num_threads(job.settings.threads)
         self._model, self._processor, _ = load(job.model, device=job.settings.device)
         given = self._model, self._processor, job.samples, job.metric, job.settings, job.batches
@@ -58,6 +62,8 @@ class Worker:
         tower, as a user's own call does.
         """
         from searchsvc.speed import device_name, side_by_side
+        from studies.evaluator import ReplayEvaluator
+        from studies.prompts import encode_prompts
 
         evaluator, model = self._evaluator, self._model
         if isinstance(evaluator, ReplayEvaluator):

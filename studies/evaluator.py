@@ -17,21 +17,11 @@ from pruners.replay import replayed
 from pruners.runtime import Handle, pruned
 from studies.answers import Answerer, Answers, Attach, divergence
 from studies.metrics import make_metric
-from studies.prompts import PromptLength, form_batches, prompt_lengths
+from studies.prompts import form_batches, prompt_lengths
 from studies.records import EvaluationSettings, SampleRecord
 from studies.replay import SnapshotStore
 from studies.samples import Sample
 from studies.vision import PreparedBatch, check_encoder, prepare
-
-__all__ = [
-    "EvaluationSettings",
-    "PlainEvaluator",
-    "PromptLength",
-    "ReplayEvaluator",
-    "SampleRecord",
-    "form_batches",
-    "prompt_lengths",
-]
 
 
 class PlainEvaluator:

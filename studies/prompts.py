@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature
 
 from studies.errors import DataError, ModelError
 from studies.images import open_images
 from studies.samples import Sample
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
 
 
 @dataclass(frozen=True, order=True)
@@ -25,7 +27,7 @@ class PromptLength:
         return self.visual + self.text
 
 
-def encode_prompts(processor: Any, samples: Sequence[Sample]) -> BatchFeature:
+def encode_prompts(processor: Any, samples: Sequence[Sample]) -> "BatchFeature":
     """One user turn per sample, its images before its question, padded on the left: what `generate` takes.
 
     Opens the images. DataError when an image is gone, or when the processor refuses a sample.

@@ -52,8 +52,18 @@ def test_database_package_does_without_torch() -> None:
         assert "torch" not in imported(path), path
 
 
-def test_help_loads_no_heavy_library() -> None:
-    code = "import sys, searchsvc.cli; print(sorted({'torch', 'ray', 'transformers', 'optuna', 'skopt'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "left_out"),
+    [
+        ("searchsvc.cli", {"torch", "ray", "transformers", "optuna", "skopt"}),
+        # takes the lease over, which is not to wait
+        ("searchsvc.child", {"torch", "ray", "transformers", "optuna", "skopt"}),
+        # one process per running study, in which no model runs
+        ("searchsvc.controller", {"transformers.modeling_utils", "torch._dynamo", "matplotlib"}),
+    ],
+)
+def test_what_a_process_does_without(module: str, left_out: set[str]) -> None:
+    code = f"import sys, {module}; print(sorted({left_out} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

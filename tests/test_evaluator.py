@@ -12,8 +12,10 @@ from pruners.rankers import parse_ranker
 from pruners.runtime import pruned
 from studies.answers import divergence
 from studies.errors import DataError, ModelError
-from studies.evaluator import EvaluationSettings, PlainEvaluator, form_batches, prompt_lengths
+from studies.evaluator import PlainEvaluator
 from studies.models import load
+from studies.prompts import form_batches, prompt_lengths
+from studies.records import EvaluationSettings
 from studies.spec import ModelSpec
 
 SETTINGS = EvaluationSettings(max_new_tokens=4, batch_size=4)
@@ -136,7 +138,8 @@ def test_kl_compares_the_first_answer_token_with_the_unpruned_one(vlm, samples):
 def test_images_are_processed_and_encoded_once_per_evaluator(vlm, samples, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        "studies.images.Image.open", lambda path, real=Image.open: opened.append(path) or real(path)
+        "studies.images.Image.open",
+        lambda path, real=Image.open, **more: opened.append(path) or real(path, **more),
     )
     batches = form_batches([length.total for length in prompt_lengths(vlm.processor, samples)], 4)
     made = evaluator(vlm, samples, batches=batches)

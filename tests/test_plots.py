@@ -8,8 +8,8 @@ from PIL import Image
 from pruners.pruning import KeepSchedule, Pruning
 from pruners.rankers import UniformRanker
 from searchsvc.figures import front_figure, schedule_figure
-from searchsvc.points import keep_rates, on_front, rows
-from searchsvc.report import SCHEDULES_SHOWN, draw, thinned
+from searchsvc.points import SCHEDULES_SHOWN, keep_rates, on_front, rows, thinned
+from searchsvc.report import draw
 from studies.measured import Measured
 
 

@@ -25,7 +25,8 @@ from pruners.rankers import AttentionRanker
 from searchsvc.demo.data import write
 from searchsvc.locations import model_location
 from studies.data import read_manifest, split
-from studies.evaluator import EvaluationSettings, PlainEvaluator, ReplayEvaluator
+from studies.evaluator import PlainEvaluator, ReplayEvaluator
+from studies.records import EvaluationSettings
 from studies.models import load
 from studies.searches.base import with_rates
 from studies.spec import ModelSpec
