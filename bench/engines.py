@@ -166,7 +166,7 @@ class ReferenceEngine:
         return torch.cat(made.logits).float().log_softmax(-1)
 
 
-class _Forced(LogitsProcessor):
+class _Forced(LogitsProcessor):  # type: ignore[misc] # transformers is not followed
     """Has `generate` say a given answer, whatever the logits."""
 
     def __init__(self, answer: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import optuna
 import torch
 
 from bench.comparison import Evaluated, context_of
+from bench.engines import make_engine
 from bench.settings import Setting, embedded_setting
 from pruners.rankers import parse_ranker
 from searchsvc.locations import DEMO_MODEL
@@ -95,7 +96,7 @@ def record(file: Path, samples: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         setting = embedded_setting(Path(folder), samples, EvaluationSettings())
-        evaluated = Evaluated(setting, "replay")
+        evaluated = Evaluated(setting, partial(make_engine, "replay", setting, samples))
         found = [
             problem
             for (ranker, stride), layers in SEARCHES.items()
