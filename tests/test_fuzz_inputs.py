@@ -107,7 +107,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_manif
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(made.folder)
         patch.setenv("SEARCHSVC_HOME", str(made.folder))
-        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         for module, name in LONG:
             patch.setattr(module, name, stop)
         yield made

@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from searchsvc.cli.model import Trust
-from searchsvc.cli.output import Format, Output, show_record
+from searchsvc.cli.output import LARGEST, Format, Output, show_record
 
 
 def cost(
     model: Annotated[str, typer.Argument(help="Hub id, 'demo', or a folder; a config.json in it is enough.")],
-    visual_tokens: Annotated[int, typer.Option(min=0, help="Visual tokens that enter the decoder.")],
-    text_tokens: Annotated[int, typer.Option(min=1, help="Text tokens beside them.")],
+    visual_tokens: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="Visual tokens that enter the decoder.")
+    ],
+    text_tokens: Annotated[int, typer.Option(min=1, max=LARGEST, help="Text tokens beside them.")],
     profile: Annotated[Path | None, typer.Option(help="A pruning profile (YAML).")] = None,
     schedule: Annotated[
         str | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from searchsvc.cli.output import message
+from searchsvc.cli.output import LARGEST, message
 
 app = typer.Typer(help="The whole loop on the embedded model.")
 
@@ -30,8 +30,8 @@ def demo(
 @app.command()
 def data(
     folder: Annotated[Path, typer.Argument(help="Where to write the images and the manifest.")],
-    search: Annotated[int, typer.Option(min=1, help="Samples that trials see.")] = 512,
-    test: Annotated[int, typer.Option(min=1, help="Samples that only results see.")] = 2000,
+    search: Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples that trials see.")] = 512,
+    test: Annotated[int, typer.Option(min=1, max=LARGEST, help="Samples that only results see.")] = 2000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write the demo's scenes as PNG files with a JSONL manifest."""

@@ -15,6 +15,8 @@ from rich.text import Text
 
 #: Version of the JSON and YAML that reading commands print.
 SCHEMA_VERSION = 1
+#: Counts that are given are no larger: databases and floats hold them.
+LARGEST = 2**31 - 1
 
 stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)

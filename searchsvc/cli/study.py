@@ -7,7 +7,7 @@ import typer
 
 from searchsvc.cli.db import Url
 from searchsvc.cli.model import Trust
-from searchsvc.cli.output import Format, Output, message, show_record, show_rows
+from searchsvc.cli.output import LARGEST, Format, Output, message, show_record, show_rows
 
 app = typer.Typer(no_args_is_help=True, help="Searches for pruning schedules, each one an Optuna study.")
 
@@ -125,8 +125,10 @@ def run(name: Name, db: Url = None) -> None:
 
 @app.command("list")
 def list_(
-    limit: Annotated[int | None, typer.Option(min=1, help="So many at most; default: all.")] = None,
-    offset: Annotated[int, typer.Option(min=0, help="Leave so many of the oldest out.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="So many at most; default: all.")
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, max=LARGEST, help="Leave so many of the oldest out.")] = 0,
     output: Output = Format.TABLE,
     db: Url = None,
 ) -> None:
