@@ -186,7 +186,7 @@ class Campaign:
         """Wait until every study has ended, and compare each with what it comes to undisturbed."""
         outcome = self._outcome
         with suppress(TimeoutError):
-            self._until(lambda: not self._open(), queue=False)
+            self._until(lambda: not self._open(), fill=False)
         outcome.seconds = time.monotonic() - self._started
         self._look()
         self._service.close()
@@ -204,15 +204,22 @@ class Campaign:
                 outcome.different += _came_to(ours, study.name) != _came_to(other, study.name)
         return outcome
 
-    def _until(self, condition: Callable[[], bool], *, queue: bool = True) -> None:
+    def _until(self, condition: Callable[[], bool], *, fill: bool = True) -> None:
         deadline = time.monotonic() + PATIENCE
-        while not condition():
+        while not self._holds(condition):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"nothing happened for {PATIENCE:.0f} s: {self._states()}")
             time.sleep(0.2)
             self._service.mend()
-            if queue:
+            if fill:
                 self._fill()
+
+    @staticmethod
+    def _holds(condition: Callable[[], bool]) -> bool:
+        """Whether it holds; a database that was killed tells nothing."""
+        with suppress(DatabaseError):
+            return condition()
+        return False
 
     def _fill(self) -> None:
         """Queue studies, so that some always run."""
@@ -228,10 +235,9 @@ class Campaign:
     def _advanced(self, before: Mapping[str, int]) -> bool:
         """Whether a study that runs has got further."""
         now = self._look()
-        with suppress(DatabaseError), Database.open(self._service.url) as database:
+        with Database.open(self._service.url) as database:
             running = [s.name for s in studies.list_studies(database) if s.status == "running"]
-            return any(len(now.get(name, ())) > before.get(name, 0) for name in running)
-        return False
+        return any(len(now.get(name, ())) > before.get(name, 0) for name in running)
 
     def _states(self) -> dict[str, tuple[str, int]]:
         with Database.open(self._service.url) as database:

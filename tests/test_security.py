@@ -2,6 +2,7 @@
 
 import ast
 import io
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,7 +160,9 @@ def test_a_bomb_is_refused_when_it_is_checked_and_when_it_is_opened(
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(DataError, match=f"more than {limit} pixels"):
             check_image(data / "in.png")
-        with pytest.raises(DataError, match="cannot be opened any more"):
+        # here warnings are errors, elsewhere they are not
+        with warnings.catch_warnings(), pytest.raises(DataError, match="cannot be opened any more"):
+            warnings.simplefilter("ignore")
             open_images([data / "in.png"])
 
 
@@ -170,7 +173,7 @@ def test_only_formats_that_need_no_other_program(data: Path) -> None:
     (data / "eps.png").write_bytes(made.getvalue())
     with pytest.raises(DataError, match="not an image of a kind that is read"):
         check_image(data / "eps.png")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="cannot identify image file"):
         open_images([data / "eps.png"])
     Image.init()
     assert set(images.FORMATS) <= set(Image.OPEN)
