@@ -9,7 +9,9 @@ from wsgiref.util import setup_testing_defaults
 import optuna
 import pytest
 
+from db.session import Database
 from searchsvc.access import read_token
+from searchsvc.cli.app import run
 from searchsvc.dashboard import application, make_server
 from searchsvc.errors import ServiceError
 
@@ -64,6 +66,25 @@ TOKEN = "0123456789abcdef-"
 def test_a_host_that_does_not_exist_is_one_line(storage: optuna.storages.BaseStorage) -> None:
     with pytest.raises(ServiceError, match="cannot listen there"):
         make_server(storage, host="no.such.host.invalid", port=8080, token=TOKEN, allow_writes=False)
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1")])
+def test_the_address_that_is_printed_can_be_opened(
+    storage: optuna.storages.BaseStorage,
+    host: str,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Server:
+        run = staticmethod(lambda: None)
+
+    monkeypatch.setattr("searchsvc.dashboard.make_server", lambda *_, **__: Server)
+    with Database.open(f"sqlite:///{tmp_path / 'x.db'}"):
+        pass
+    assert run(["dashboard", "--host", host, "--db", f"{tmp_path / 'x.db'}"]) == 0
+    assert f"http://{shown}:8080 " in capsys.readouterr().err
 
 
 def basic(text: str) -> str:

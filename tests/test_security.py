@@ -12,9 +12,11 @@ from PIL import Image
 
 from pruners.errors import ProfileError
 from pruners.strict_yaml import MAX_DEPTH, parse
+from searchsvc import verification
 from studies import images
 from studies.errors import DataError
 from studies.images import check_image, locate, open_images
+from studies.spec import StudySpec
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
@@ -161,9 +163,10 @@ def test_a_bomb_is_refused_when_it_is_checked_and_when_it_is_opened(
         with pytest.raises(DataError, match=f"more than {limit} pixels"):
             check_image(data / "in.png")
         # here warnings are errors, elsewhere they are not
-        with warnings.catch_warnings(), pytest.raises(DataError, match="cannot be opened any more"):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            open_images([data / "in.png"])
+            with pytest.raises(DataError, match="cannot be opened any more"):
+                open_images([data / "in.png"])
 
 
 def test_only_formats_that_need_no_other_program(data: Path) -> None:
@@ -177,3 +180,17 @@ def test_only_formats_that_need_no_other_program(data: Path) -> None:
         open_images([data / "eps.png"])
     Image.init()
     assert set(images.FORMATS) <= set(Image.OPEN)
+
+
+def test_other_data_is_not_trusted_as_the_study_s_own_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[StudySpec] = []
+    monkeypatch.setattr(verification, "read_test_subject", seen.append)
+    monkeypatch.setattr(verification, "read_subject", seen.append)
+    data = {"path": "own.jsonl", "allow_outside_images": True}
+    spec = StudySpec.parse({"name": "s", "model": {"id": "m"}, "data": data, "search": {"method": "vtw"}}, "a test")  # fmt: skip
+    verification._read(spec, Path("other.jsonl"), None, False)
+    verification._read(spec, None, "n", False)
+    assert [(each.data.path, each.data.allow_outside_images) for each in seen] == [
+        ("other.jsonl", False),
+        ("own.jsonl", True),
+    ]
