@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo demo-full test lint format secrets clean
+.PHONY: install demo demo-full test browser lint format secrets clean
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -18,6 +18,11 @@ demo-full: install
 
 test: install
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# The tests of the dashboard look at it with Debian's Chromium; needs root.
+browser:
+	command -v chromium && command -v chromedriver || { apt-get update -q && \
+	  apt-get install --quiet --yes --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 
 lint: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
