@@ -172,15 +172,22 @@ class Campaign:
         """One kill at a random moment, when a running study has got further since the last one."""
         before = {name: len(trials) for name, trials in self._look().items()}
         self._until(lambda: self._advanced(before))
-        kind, moment = self._dice.choice(KINDS), self._dice.uniform(0, 1)
-        time.sleep(moment)
-        victims = self._service.victims(kind)
-        if victims:
-            self._look()
-            with suppress(ProcessLookupError):
-                os.kill(sorted(victims)[self._dice.randrange(len(victims))], signal.SIGKILL)
-                self._outcome.kills[kind] += 1
-                self._service.note(kind)
+        time.sleep(self._dice.uniform(0, 1))
+        self._look()
+        while not self._kill():
+            time.sleep(0.05)  # nobody of that kind runs
+
+    def _kill(self) -> bool:
+        kind = self._dice.choice(KINDS)
+        victims = sorted(self._service.victims(kind))
+        if not victims:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(self._dice.choice(victims), signal.SIGKILL)
+            self._outcome.kills[kind] += 1
+            self._service.note(kind)
+            return True
+        return False
 
     def end(self, undisturbed: str) -> Outcome:
         """Wait until every study has ended, and compare each with what it comes to undisturbed."""

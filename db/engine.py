@@ -1,5 +1,6 @@
 """Engines: SQLite with its pragmas and explicit BEGIN, PostgreSQL with checked connections."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from db.urls import display, is_sqlite
 WRITING = {"sqlite_begin": "BEGIN IMMEDIATE"}
 _NO_TRANSACTION = {"sqlite_begin": ""}
 _CONNECT_SECONDS = 10
+#: After so long a server ends a transaction whose process says nothing. One that was stopped, or whose host
+#: is gone, would keep its locks, and nobody could take its study over. Ours take some milliseconds.
+SILENT_SECONDS = 10
+#: A server that is gone without a word is found out after about 25 seconds, not after hours.
+_KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 
 def make_engine(url: URL, lock_seconds: float) -> Engine:
@@ -30,9 +36,18 @@ def make_engine(url: URL, lock_seconds: float) -> Engine:
         _prepare_sqlite(engine, round(lock_seconds * 1000))
         return engine
     try:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_SECONDS})
+        engine = create_engine(url, **engine_options(url, lock_seconds))
     except ModuleNotFoundError as error:
         raise InvalidUrl(f"{display(url)} needs psycopg: pip install 'searchsvc[postgres]'") from error
+    event.listen(engine, "connect", prepare_connection)
+    return engine
+
+
+def engine_options(url: URL, lock_seconds: float) -> dict[str, Any]:
+    """Return keyword arguments of `create_engine`; see `prepare_connection`, too."""
+    if is_sqlite(url):
+        return {"connect_args": {"timeout": lock_seconds}}
+    return {"pool_pre_ping": True, "connect_args": {"connect_timeout": _CONNECT_SECONDS, **_KEEPALIVE}}
 
 
 def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
@@ -43,7 +58,7 @@ def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {lock_milliseconds}")
         connection.execute("PRAGMA foreign_keys = ON")
-        quick_commits(connection)
+        prepare_connection(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -52,13 +67,16 @@ def _prepare_sqlite(engine: Engine, lock_milliseconds: int) -> None:
             connection.exec_driver_sql(statement)
 
 
-def quick_commits(connection: Any, _record: object = None) -> None:
-    """Have a connection's commits not wait for the disk.
-
-    In write-ahead mode a process that dies loses nothing then, and a power cut the last transactions at most,
-    never the database: https://www.sqlite.org/pragma.html#pragma_synchronous
-    """
-    connection.execute("PRAGMA synchronous = NORMAL")
+def prepare_connection(connection: Any, _record: object = None) -> None:
+    """Set up a new connection, of our engines and of Optuna's."""
+    if isinstance(connection, sqlite3.Connection):
+        # In write-ahead mode a process that dies loses nothing then, and a power cut the last transactions at
+        # most, never the database: https://www.sqlite.org/pragma.html#pragma_synchronous
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return
+    connection.autocommit = True  # a SET is taken back with its transaction
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'")
+    connection.autocommit = False
 
 
 @contextmanager

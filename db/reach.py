@@ -22,9 +22,9 @@ _SQLITE = {
     "SQLITE_PERM": "access is not permitted",
     "SQLITE_PROTOCOL": "its locks do not work; is the file on a network disk?",
 }
-#: SQLSTATE classes: connection, authorisation, no such database, resources, operator intervention;
-#: then a read-only server and missing rights.
-_POSTGRESQL = ("08", "28", "3D", "53", "57", "25006", "42501")
+#: SQLSTATE classes: connection, authorisation, no such database, resources, operator intervention; then a
+#: read-only server, a transaction that was silent for too long, and missing rights.
+_POSTGRESQL = ("08", "28", "3D", "53", "57", "25006", "25P03", "42501")
 
 
 @contextmanager

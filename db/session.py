@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
-from db.engine import WRITING, make_engine, migrating, switch_to_wal
+from db.engine import WRITING, engine_options, make_engine, migrating, switch_to_wal
 from db.errors import NotFound
 from db.reach import reaching
 from db.schema import VERSION_TABLE, check_schema, found_revision, migrate
@@ -77,9 +77,7 @@ class Database:
     @property
     def optuna_engine_options(self) -> dict[str, Any]:
         """`engine_kwargs` for `optuna.storages.RDBStorage`: waits as long for locks as we do."""
-        if is_sqlite(self._url):
-            return {"connect_args": {"timeout": self._lock_seconds}}
-        return {"pool_pre_ping": True}
+        return engine_options(self._url, self._lock_seconds)
 
     def revision(self) -> str | None:
         """Return the revision of our tables, None when there are none; errors as in `open`."""

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import quick_commits
+from db.engine import prepare_connection
 from db.errors import SchemaMismatch
 from db.fence import fence
 from db.session import Database
@@ -60,9 +60,8 @@ def optuna_storage(database: Database, lease: Lease | None = None) -> RDBStorage
 def _opened(database: Database) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = _connected(database)
-    if storage.engine.dialect.name == "sqlite":
-        event.listen(storage.engine, "connect", quick_commits)
-        storage.engine.dispose()  # connections that are open already
+    event.listen(storage.engine, "connect", prepare_connection)
+    storage.engine.dispose()  # connections that are open already
     database.at_close(lambda: _close(storage))
     return storage
 

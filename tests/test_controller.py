@@ -32,12 +32,11 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def database(tmp_path: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def database(empty_url: str, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     nap(monkeypatch.setattr)
     monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
-    queue_study(url, manifest)
-    with Database.open(url) as opened:
+    queue_study(empty_url, manifest)
+    with Database.open(empty_url) as opened:
         yield opened
 
 

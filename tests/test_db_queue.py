@@ -5,21 +5,25 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from db_cases import evaluation, leased, make_study
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from db import results
-from db.errors import InvalidValue, LeaseLost, NotFound, StudyBusy, StudyFinished
-from db.models import Base
+from db.errors import InvalidValue, LeaseLost, NotFound, StudyBusy, StudyFinished, Unreachable
+from db.models import Base, StudyRow
 from db.owners import current_owner, owner_is_dead
 from db.queue import claim, claim_next, finish, heartbeat, release
+from db.rows import study_row
 from db.session import Database
 from db.studies import delete_study, get_study
 from db.values import NewAttempt, NewFront
+from searchsvc.storage import optuna_storage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -42,6 +46,37 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("db.queue._now", lambda _session: clock())
     return clock
+
+
+def test_who_is_silent_in_a_transaction_keeps_nobody_out(database_url, engine, monkeypatch):
+    """A process that was stopped there, or whose host is gone, holds its locks, and says nothing."""
+    if engine == "sqlite":
+        pytest.skip("its locks are of this host, and end with their process")
+    monkeypatch.setattr("db.engine.SILENT_SECONDS", 1)
+    with Database.open(database_url) as silent, Database.open(database_url) as other:
+        make_study(other)
+        lease = claim(silent, "one", owner="far:1:1", seconds=0.1)
+        storage = optuna_storage(silent, lease)
+        locked = select(StudyRow.id).with_for_update(read=True)
+        with storage.engine.connect() as connection:
+            connection.execute(locked)
+            assert claim_next(other, owner="near:1:1", seconds=60) is None
+            deadline = time.monotonic() + 20
+            while (taken := claim_next(other, owner="near:1:1", seconds=60)) is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert taken.epoch == lease.epoch + 1
+            with pytest.raises(DBAPIError, match="idle-in-transaction timeout"):
+                connection.execute(locked)
+
+        def sleep_in_a_transaction():
+            with silent.begin() as session:
+                study_row(session, "one", lock=True)
+                time.sleep(2)
+                study_row(session, "one", lock=True)
+
+        with pytest.raises(Unreachable, match="idle-in-transaction timeout"):
+            sleep_in_a_transaction()
 
 
 def test_a_server_s_clock_is_the_one_that_counts(database, engine, monkeypatch):

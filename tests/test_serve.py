@@ -72,8 +72,8 @@ class Served:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'studies.db'}"
+def url(empty_url: str) -> str:
+    return empty_url
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import optuna
 import pytest
 from db_cases import REPOSITORY
 from napping import queue_study
+from sqlalchemy import create_engine, text
 from test_serve import TESTS, Served, until
 
 from db import results
@@ -52,9 +52,11 @@ def trials(url: str) -> list[Any]:
 
 
 def ended(url: str) -> int:
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        (count,) = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()
-    connection.close()
+    """Finished trials, read beside whoever writes them."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    with engine.connect() as connection:
+        count = connection.execute(text("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")).scalar_one()
+    engine.dispose()
     return int(count)
 
 
@@ -72,10 +74,9 @@ def serve(url: str) -> Iterator[Callable[..., Served]]:
 
 
 @pytest.fixture
-def url(tmp_path: Path, manifest: Path) -> str:
-    made = f"sqlite:///{tmp_path / 'studies.db'}"
-    queue_study(made, manifest)
-    return made
+def url(empty_url: str, manifest: Path) -> str:
+    queue_study(empty_url, manifest)
+    return empty_url
 
 
 def assert_as_undisturbed(url: str, undisturbed: str) -> None:

@@ -19,18 +19,18 @@ from studies.main_study import DIRECTIONS
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Path:
-    return tmp_path / "studies.db"
+def db(database_url: str) -> str:
+    return database_url
 
 
 @pytest.fixture
-def database(db: Path):
-    with Database.open(f"sqlite:///{db}") as opened:
+def database(db: str):
+    with Database.open(db) as opened:
         make_study(opened)
         yield opened
 
 
-def verb(db: Path, *words: str) -> int:
+def verb(db: str | Path, *words: str) -> int:
     return run(["study", *words, "--db", str(db)])
 
 
