@@ -5,8 +5,9 @@
 
 Every client is a process that tries to queue every study, in an order of its own; of all that try a name,
 one may get it. Controllers, a process per study, Ray and the database are the service's own; workers sleep.
-In the end every study must be done, claimed once, and have evaluated each of its schedules once. Prints a
-table and then one JSON line; exits with 1 if anything was done twice or not at all.
+In the end every study must be done, once, and have evaluated each of its schedules once; a claim may be given
+back, as when the cluster has no place for long. Prints a table and then one JSON line; exits with 1 if
+anything was done twice or not at all.
 """
 
 import argparse
@@ -47,15 +48,17 @@ class Outcome:
     clients: int
     #: studies that every client made
     made: list[int]
-    #: studies that every controller claimed
-    claimed: list[int]
+    #: studies that every controller did
+    done: list[int]
+    #: claims that came to another end than a study that is done, by what came of them
+    given_back: dict[str, int]
     evaluations: int
     #: seconds until all were queued, and until all were done
     queued_after: float
     done_after: float
-    #: studies that were made by several clients, claimed more than once, or not done
+    #: studies that were made by several clients, done more than once, or not done
     made_twice: int
-    claimed_twice: int
+    done_twice: int
     not_done: int
     #: evaluations made more than once
     doubled: int
@@ -63,7 +66,7 @@ class Outcome:
     @property
     def good(self) -> bool:
         """Whether everything was done, and once."""
-        return not (self.made_twice or self.claimed_twice or self.not_done or self.doubled)
+        return not (self.made_twice or self.done_twice or self.not_done or self.doubled)
 
 
 def main() -> None:
@@ -100,22 +103,25 @@ def _run(engine: str, url: str, address: str, folder: Path, given: argparse.Name
         for controller in controllers:
             controller.terminate()
             controller.wait()
-        claimed = [_claimed(log) for log in logs]
+        ends = [_ends(log) for log in logs]
         names = [study_name(number) for number in range(given.studies)]
         by_client = Counter(name for one in made for name in one)
-        by_controller = sum(claimed, Counter[str]())
-        attempts = [Counter(a.key for a in results.attempts(database, name)) for name in names]
+        by_controller = Counter(name for one in ends for name, how in one if how == "done")
+        attempts = [
+            Counter(a.key for a in results.attempts(database, name) if a.error is None) for name in names
+        ]
         return Outcome(
             engine=engine,
             studies=given.studies,
             clients=given.clients,
             made=[len(one) for one in made],
-            claimed=[one.total() for one in claimed],
+            done=[sum(how == "done" for _, how in one) for one in ends],
+            given_back=Counter(how for one in ends for _, how in one if how != "done"),
             evaluations=sum(len(one) for one in attempts),
             queued_after=queued_after,
             done_after=done_after,
             made_twice=sum(by_client[name] != 1 for name in names),
-            claimed_twice=sum(by_controller[name] > 1 for name in names),
+            done_twice=sum(by_controller[name] > 1 for name in names),
             not_done=sum(studies.get_study(database, name).status != "done" for name in names),
             doubled=sum(one.total() - len(one) for one in attempts),
         )
@@ -134,9 +140,10 @@ def _wait(database: Database, count: int) -> None:
             raise TimeoutError(f"no study has ended for {PATIENCE:.0f} s: {states}")
 
 
-def _claimed(log: Path) -> Counter[str]:
+def _ends(log: Path) -> list[tuple[str, str]]:
+    """Name and outcome of every claim of a controller."""
     entries = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
-    return Counter(entry["study"] for entry in entries if entry["event"] == "claimed")
+    return [(entry["study"], entry["how"]) for entry in entries if entry["event"] == "ended"]
 
 
 def _start_client(url: str, spec: Path, number: int, count: int) -> subprocess.Popen[str]:
@@ -152,6 +159,8 @@ def _client(url: str, spec: str, number: str, count: str) -> None:
     made = []
     with Database.open(url) as database:
         for study in order:
+            if studies.exists_study(database, study_name(study)):
+                continue
             try:
                 queue(database, common, study)
                 made.append(study_name(study))
@@ -169,12 +178,13 @@ def _show(outcomes: list[Outcome]) -> None:
         table.add_column(outcome.engine, justify="right")
     rows: dict[str, Callable[[Outcome], str]] = {
         "made by each client": lambda o: f"{min(o.made)} to {max(o.made)}",
-        "claimed by each controller": lambda o: " and ".join(map(str, o.claimed)),
+        "done by each controller": lambda o: " and ".join(map(str, o.done)),
+        "claims given back": lambda o: str(sum(o.given_back.values())),
         "evaluations": lambda o: f"{o.evaluations:,}",
         "all queued after, s": lambda o: f"{o.queued_after:.0f}",
         "all done after, min": lambda o: f"{o.done_after / 60:.1f}",
         "studies made twice": lambda o: str(o.made_twice),
-        "studies claimed twice": lambda o: str(o.claimed_twice),
+        "studies done twice": lambda o: str(o.done_twice),
         "studies not done": lambda o: str(o.not_done),
         "evaluations made twice": lambda o: str(o.doubled),
     }

@@ -29,6 +29,6 @@ def test_a_few_clients() -> None:
         "bench.clients", "--studies", "6", "--clients", "3", "--trials", "1", "--only", "postgresql"
     )
     (row,) = found["rows"]
-    assert sum(row["made"]) == sum(row["claimed"]) == 6
+    assert sum(row["made"]) == sum(row["done"]) == 6
     assert row["evaluations"] > 6
-    assert (row["made_twice"], row["claimed_twice"], row["not_done"], row["doubled"]) == (0, 0, 0, 0)
+    assert (row["made_twice"], row["done_twice"], row["not_done"], row["doubled"]) == (0, 0, 0, 0)
