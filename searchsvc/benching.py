@@ -41,7 +41,7 @@ def bench_profile(
         ProfileError, ModelError, DataError: the profile, the model or the image is of no use.
     """
     profile = PruningProfile.load(path)
-    name = model or profile.model.id
+    name = profile.model.id if model is None else model
     profile.check_model(read_config(name, trust_remote_code))
     source = ModelSpec(
         id=model_location(name), dtype=dtype, attention=attention, trust_remote_code=trust_remote_code

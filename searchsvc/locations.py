@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from searchsvc.errors import ServiceError
+
 #: The name that stands for the embedded model wherever a model is asked for.
 DEMO = "demo"
 
@@ -9,5 +11,11 @@ DEMO_MODEL = Path(__file__).parent / "demo" / "model"
 
 
 def model_location(model: str) -> str:
-    """Return the folder or hub id that `model` names; `demo` is the embedded model."""
+    """Return the folder or hub id that `model` names; `demo` is the embedded model.
+
+    Raises:
+        ServiceError: it is empty.
+    """
+    if not model:
+        raise ServiceError("no model is named; give its folder, a hub id such as org/name, or demo")
     return str(DEMO_MODEL) if model == DEMO else model

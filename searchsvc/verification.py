@@ -102,7 +102,10 @@ def _without_study(
     spec = StudySpec.parse(
         {
             "name": profile.name,
-            "model": {"id": model or profile.model.id, "trust_remote_code": trust_remote_code},
+            "model": {
+                "id": profile.model.id if model is None else model,
+                "trust_remote_code": trust_remote_code,
+            },
             "data": {"path": str(data), "metric": metric},
             "search": {"method": "fastv"},
         },
