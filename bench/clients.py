@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from bench.output import console
 from bench.postgres import postgres
 from bench.service import ROOT, make_spec, queue, ray_cluster, start_controller, study_name
 from db import results, studies
@@ -190,7 +190,7 @@ def _show(outcomes: list[Outcome]) -> None:
     }
     for label, cell in rows.items():
         table.add_row(label, *(cell(outcome) for outcome in outcomes))
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console().print(table)
 
 
 def _arguments() -> argparse.Namespace:

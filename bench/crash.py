@@ -31,9 +31,9 @@ from typing import Any
 
 import optuna
 import psutil
-from rich.console import Console
 from rich.table import Table
 
+from bench.output import console
 from bench.service import make_spec, queue, ray_cluster, start_controller
 from db import results, studies
 from db.errors import DatabaseError
@@ -291,7 +291,7 @@ def _show(outcome: Outcome) -> None:
     table.add_row("evaluations made twice", str(outcome.doubled))
     table.add_row("studies that did not end", str(outcome.unfinished))
     table.add_row("trials or fronts unlike the undisturbed run's", str(outcome.different))
-    Console().print(table)
+    console().print(table)
 
 
 def _arguments() -> argparse.Namespace:

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import create_engine, text
 
 from bench.filling import MODEL, fill, study_name
+from bench.output import console
 from bench.postgres import postgres
 from db import results, studies
 from db.session import Database
@@ -142,7 +142,7 @@ def _show(found: list[Row], sizes: dict[str, dict[str, float]], given: argparse.
         table.add_row(command, *times)
     for what in ("evaluations", "trials"):
         table.add_row(f"bytes per {what[:-1]}", *(f"{taken[what]:,.0f}" for taken in sizes.values()))
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console().print(table)
 
 
 def _arguments() -> argparse.Namespace:

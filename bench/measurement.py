@@ -11,10 +11,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from bench.models import Shape
+from bench.output import console
 from bench.overhead import Overhead, overhead
 from bench.published import Eager, output_attentions
 from pruners import Pruning, pruned
@@ -181,7 +181,7 @@ def show(title: str, rows: Sequence[Row]) -> None:
         table.add_column(f"faster than {_OPPONENTS[eager]}", justify="right")
     for row in rows:
         table.add_row(*cells(row))
-    Console(width=None if Console().is_terminal else 200).print(table)
+    console(200).print(table)
 
 
 def cells(row: Row) -> list[str]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
+
+from bench.output import console
 
 #: the sum over all searches, in the place of a search's name
 ALL = "whole bench"
@@ -53,11 +54,11 @@ def show(title: str, rows: Sequence[Row], floors: Mapping[str, int], rate: float
     """Print every search, and the whole bench where there are several."""
     if len(floors) > 1:
         rows, floors = [*rows, *totals(rows)], {**floors, ALL: sum(floors.values())}
-    console = Console(width=None if Console().is_terminal else 120)
-    console.print(_table(title, rows))
+    out = console()
+    out.print(_table(title, rows))
     for search, least in floors.items():
         by = {row.engine: row for row in rows if row.search == search}
-        console.print(f"{search}: {' '.join(_sentences(by, least, rate))}")
+        out.print(f"{search}: {' '.join(_sentences(by, least, rate))}")
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:

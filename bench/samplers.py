@@ -24,9 +24,9 @@ import numpy as np
 import optuna
 import torch
 from optuna.trial import BaseTrial, FrozenTrial
-from rich.console import Console
 from rich.table import Table
 
+from bench.output import console
 from bench.problems import FILE, Problem, read, record
 from pruners import Pruning
 from pruners.rankers import parse_ranker
@@ -147,7 +147,7 @@ def _show(
     table.add_row(f"found in {TRIALS} trials", "", "", "", *(f"{statistics.mean(s):.0%}" for s in shares))
     asks = [f"{1000 * _per_ask(by[sampler]):.1f}" for sampler in samplers]
     table.add_row("CPU ms per ask", "", "", "", *asks)
-    Console(width=None if Console().is_terminal else 130).print(table)
+    console(130).print(table)
 
 
 def spread(trials: Sequence[float]) -> str:

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.table import Table
 
 from bench.comparison import Evaluated, context_of
 from bench.engines import BatchedEngine
+from bench.output import console
 from bench.settings import Setting, embedded_setting
 from pruners import Pruning
 from studies.context import Context
@@ -169,7 +169,7 @@ def _show(rows: Sequence[Row], given: argparse.Namespace) -> None:
             f"{row.volume_change:+.2%}",
             "the same" if row.recommended == row.recommended_early else "another",
         )
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console().print(table)
 
 
 def _arguments() -> argparse.Namespace:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from rich.console import Console
 from rich.table import Table
 
+from bench.output import console
 from bench.postgres import postgres
 from bench.simulated import SimulatedEvaluations
 from db import studies
@@ -186,7 +186,7 @@ def _show(rows: list[Row]) -> None:
     for row in rows:
         cells = (str(row.workers), str(row.parallel_trials), str(row.trials), f"{row.seconds:.1f}")
         table.add_row(row.study, *cells, f"{row.value:.3g} {row.unit}")
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console().print(table)
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from optuna.storages import BaseStorage
 
@@ -21,7 +22,7 @@ from searchsvc.showcase import Showcase
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import Subject, subject_of
 from searchsvc.watch import Watch
-from studies.context import Context, Dimensions
+from studies.context import Context
 from studies.driver import SearchResult, estimate_evaluations, run_search
 from studies.front import REFERENCE
 from studies.latency import with_latencies
@@ -106,47 +107,8 @@ def _search(
     ) as evaluate:
         watch.on_interrupt(evaluate.interrupt)
         with phase("starting"):
-            records = evaluate.baseline.records
-        size = Dimensions(
-            subject.shape.num_layers, subject.traits.first_prunable, max(r.visual_tokens for r in records)
-        )
-        expected = estimate_evaluations(spec.search, size)
-
-        def tell(newest: Measured) -> None:
-            points = list(context.main)
-            now = Standing(
-                done=newest.number + 1,
-                expected=expected,
-                baseline=context.baseline,
-                best=context.choose(points),
-            )
-            told.trial(now)
-            with phase("writing"):
-                showcase.update(points, now.sentence)
-
-        context = Context(
-            storage=storage,
-            name=spec.name,
-            seed=spec.search.seed,
-            num_layers=size.num_layers,
-            first_prunable=size.first_prunable,
-            visual_tokens=size.visual_tokens,
-            samples=[(record.visual_tokens, record.text_tokens) for record in records],
-            shape=subject.shape,
-            evaluate=evaluate,
-            begin=evaluate.begin,
-            key_of=evaluate.key_of,
-            grid=subject.longer_side(size.visual_tokens),
-            max_drop=spec.goal.max_drop,
-            try_first=getattr(spec.search, "try_first", {}),
-            parallel_trials=spec.workers.parallel_trials,
-            hours=spec.limits.hours_with(spec.workers),
-            trials=spec.limits.trials,
-            started=started,
-            on_trial=tell,
-            stopping=watch.stopping,
-            phase=phase,
-        )
+            context = _context(storage, subject, evaluate, watch, phase, started)
+        context.on_trial = _teller(context, subject, told, showcase)
         result = run_search(spec.search, context)
         if spec.goal.max_latency_ratio is None:
             return result
@@ -154,6 +116,60 @@ def _search(
         with phase("timing"):
             found = measure_front(database, lease, result.front[::-1], evaluate.side_by_side, told.timed)
         return with_latencies(result, spec.goal, found)
+
+
+def _context(
+    storage: BaseStorage,
+    subject: Subject,
+    evaluate: Evaluations,
+    watch: Watch,
+    phase: Phases,
+    started: float,
+) -> Context:
+    """What the search works with; no pruning is evaluated for it, which starts the workers."""
+    spec, records = subject.spec, evaluate.baseline.records
+    visual_tokens = max(record.visual_tokens for record in records)
+    return Context(
+        storage=storage,
+        name=spec.name,
+        seed=spec.search.seed,
+        num_layers=subject.shape.num_layers,
+        first_prunable=subject.traits.first_prunable,
+        visual_tokens=visual_tokens,
+        samples=[(record.visual_tokens, record.text_tokens) for record in records],
+        shape=subject.shape,
+        evaluate=evaluate,
+        begin=evaluate.begin,
+        key_of=evaluate.key_of,
+        grid=subject.longer_side(visual_tokens),
+        max_drop=spec.goal.max_drop,
+        try_first=getattr(spec.search, "try_first", {}),
+        parallel_trials=spec.workers.parallel_trials,
+        hours=spec.limits.hours_with(spec.workers),
+        trials=spec.limits.trials,
+        started=started,
+        stopping=watch.stopping,
+        phase=phase,
+    )
+
+
+def _teller(context: Context, subject: Subject, told: Told, showcase: Showcase) -> Callable[[Measured], None]:
+    """What to call with every new trial: it tells how the study stands, and shows it."""
+    expected = estimate_evaluations(subject.spec.search, context.size)
+
+    def tell(newest: Measured) -> None:
+        points = list(context.main)
+        now = Standing(
+            done=newest.number + 1,
+            expected=expected,
+            baseline=context.baseline,
+            best=context.choose(points),
+        )
+        told.trial(now)
+        with context.phase("writing"):
+            showcase.update(points, now.sentence)
+
+    return tell
 
 
 def _keep_front(database: Database, lease: Lease, result: SearchResult) -> None:

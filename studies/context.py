@@ -23,10 +23,12 @@ from studies.asking import Ask, mix
 from studies.errors import EvaluationError
 from studies.main_study import DIRECTIONS, MainStudy
 from studies.measured import Evaluation, Measured, asked_attrs, cheapest_within, costs_of
-from studies.optimisation import Front, OneValue, Outcome, Price, best_of, describe
+from studies.one_value import OneValue, Price
+from studies.optimisation import Outcome, best_of, describe
 from studies.search_space import Best, Dimensions, SearchSpace
 from studies.stopping import Judge, Stopped
 from studies.trial_log import Direction
+from studies.whole_front import WholeFront
 
 __all__ = ["Best", "Context", "Dimensions", "LimitReachedError", "SearchSpace"]
 
@@ -300,7 +302,7 @@ class Context:
 
     def optimise_front(self, method: str, space: SearchSpace) -> None:
         """Search both values at once, in the main study itself."""
-        Front(self, method, space, self._ask(space, DIRECTIONS, method)).run()
+        WholeFront(self, method, space, self._ask(space, DIRECTIONS, method)).run()
 
     def _ask(self, space: SearchSpace, directions: Sequence[Direction], suffix: str) -> Ask:
         return Ask(

@@ -55,6 +55,12 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_study(tiny_model: Path, tiny_manifest: Path) -> list[str]:
+    """Options of `study create` for a study of both, without a method."""
+    return ["--model", str(tiny_model), "--data", str(tiny_manifest), "--metric", "fidelity"]
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, started with the first test that wants it."""
     with postgres_server() as server:

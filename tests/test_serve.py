@@ -72,22 +72,11 @@ class Served:
 
 
 @pytest.fixture
-def url(empty_url: str) -> str:
-    return empty_url
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with Database.open(url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def serve(url: str) -> Iterator[Callable[..., Served]]:
+def serve(database_url: str) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def start(*options: object, **more: Any) -> Served:
-        started.append(Served(url, *options, **more))
+        started.append(Served(database_url, *options, **more))
         return started[-1]
 
     yield start

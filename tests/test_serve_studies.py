@@ -105,20 +105,11 @@ def test_controllers_that_are_killed_change_nothing(
 
 
 def test_on_ray_a_study_runs_on_the_cluster_that_the_controller_started(
-    tmp_path: Path, tiny_model: Path, tiny_manifest: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_study: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = tmp_path / "ray.db"
-    data = [
-        "--model",
-        str(tiny_model),
-        "--data",
-        str(tiny_manifest),
-        "--metric",
-        "fidelity",
-        "--max-drop",
-        "0.9",
-    ]
-    create = ["study", "create", "a", *data, "--method", "random", "-O", "budgets=[0.5]", "--db", str(db)]
+    search = ["--method", "random", "-O", "budgets=[0.5]", "--max-drop", "0.9"]
+    create = ["study", "create", "a", *tiny_study, *search, "--db", str(db)]
     assert run(create) == 0
     serve = [sys.executable, "-m", "searchsvc", "serve", "--once", "--port", "0", "--db", str(db)]
     done = subprocess.run(serve, capture_output=True, text=True, timeout=150, cwd=REPOSITORY)

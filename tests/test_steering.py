@@ -2,7 +2,6 @@
 
 import json
 import threading
-from pathlib import Path
 
 import optuna
 import pytest
@@ -30,8 +29,8 @@ def database(db: str):
         yield opened
 
 
-def verb(db: str | Path, *words: str) -> int:
-    return run(["study", *words, "--db", str(db)])
+def verb(db: str, *words: str) -> int:
+    return run(["study", *words, "--db", db])
 
 
 def end(database: Database, status: str, **facts) -> None:
@@ -158,8 +157,8 @@ def test_tail_prints_trials_until_the_end(db, database, capsys, output) -> None:
         assert [line for line in shown if line.startswith("- ")] == ["- trial: 0", "- trial: 1"]
 
 
-def test_preflight_finds_what_would_fail(tmp_path, tiny_model, tiny_manifest, capsys) -> None:
-    db, manifest = tmp_path / "x.db", tiny_manifest.with_name("own.jsonl")
+def test_preflight_finds_what_would_fail(db, tiny_model, tiny_manifest, capsys) -> None:
+    manifest = tiny_manifest.with_name("own.jsonl")
     manifest.write_text(tiny_manifest.read_text())
     given = ["--model", str(tiny_model), "--data", str(manifest), "--metric", "fidelity", "--method", "fastv"]
     assert verb(db, "create", "one", *given, "--batch-size", "4", "--hours", "1e-9") == 0
@@ -175,7 +174,7 @@ def test_preflight_finds_what_would_fail(tmp_path, tiny_model, tiny_manifest, ca
     assert "LlavaForConditionalGeneration" in found["one forward"]["found"]
     assert "GiB" in found["memory"]["found"]
     assert "the limit of 1e-09 hours ends it earlier" in found["hours"]["found"]
-    with Database.open(f"sqlite:///{db}") as database, database.begin() as session:
+    with Database.open(db) as database, database.begin() as session:
         row = study_row(session, "one")
         row.spec = row.spec | {"workers": row.spec["workers"] | {"cache_memory": 2**50}}
     assert not checks(2)["memory"]["ok"]
@@ -185,36 +184,12 @@ def test_preflight_finds_what_would_fail(tmp_path, tiny_model, tiny_manifest, ca
     assert "changed since the study was created" in found["data and model"]["found"]
 
 
-def test_clone_is_the_same_spec_with_changes(tmp_path, tiny_model, tiny_manifest, capsys) -> None:
-    db = tmp_path / "x.db"
-    given = [
-        "--model",
-        str(tiny_model),
-        "--data",
-        str(tiny_manifest),
-        "--metric",
-        "fidelity",
-        "--method",
-        "p-sigmoid",
-    ]
-    assert verb(db, "create", "one", *given, "--batch-size", "4") == 0
-    assert (
-        verb(
-            db,
-            "clone",
-            "one",
-            "two",
-            "--set",
-            "search.trials=40",
-            "--set",
-            "goal.max_drop=0.2",
-            "--priority",
-            "3",
-        )
-        == 0
-    )
+def test_clone_is_the_same_spec_with_changes(db, tiny_study, capsys) -> None:
+    assert verb(db, "create", "one", *tiny_study, "--method", "p-sigmoid", "--batch-size", "4") == 0
+    changes = ["--set", "search.trials=40", "--set", "goal.max_drop=0.2", "--priority", "3"]
+    assert verb(db, "clone", "one", "two", *changes) == 0
     assert "two: p-sigmoid" in capsys.readouterr().err
-    with Database.open(f"sqlite:///{db}") as database:
+    with Database.open(db) as database:
         one, two = get_study(database, "one"), get_study(database, "two")
     assert (two.status, two.priority, one.priority) == ("queued", 3, 0)
     changed = one.spec | {
