@@ -3,9 +3,10 @@
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -177,6 +178,16 @@ def free_resources() -> tuple[float, float]:
 
 def _resources(found: dict[str, float]) -> tuple[float, float]:
     return found.get("CPU", 0.0), found.get("GPU", 0.0)
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Leave the cluster at the end. What Ray reports meanwhile goes to stderr: stdout is for data."""
+    with redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            disconnect()
 
 
 def disconnect() -> None:

@@ -113,3 +113,22 @@ def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "data.jsonl:100: image" in shown.err
     assert "/set[a]/m.jsonl:100:" in shown.out
     assert "[b] :100:" in shown.out
+
+
+def test_what_ray_reports_is_not_in_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ray prints on stdout what happens to its workers, whenever it hears of it, as long as it is joined."""
+
+    def verify(*_: Any, **__: Any) -> dict[str, Any]:
+        print("(raylet) A worker died")
+        return {"split": "test"}
+
+    monkeypatch.setattr("searchsvc.verification.verify_profile", verify)
+    monkeypatch.setattr("searchsvc.cluster.ray.is_initialized", lambda: True)
+    monkeypatch.setattr("searchsvc.cluster.ray.shutdown", lambda: print("(raylet) Another one"))
+    words = ["profile", "verify", "p.yaml", "--db", str(tmp_path / "x.db"), "--output", "json"]
+    assert run(words) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["split"] == "test"
+    assert shown.err.count("(raylet)") == 2

@@ -38,11 +38,12 @@ def export(
     Of a study with a latency goal, only members of the front that were fast enough are chosen among, except
     by --trial; what was measured of the prefill is written into the profile.
     """
+    from searchsvc.cluster import session
     from searchsvc.export import Choice, export_profile
     from searchsvc.settings import Settings
 
     choice = Choice(max_drop=max_drop, max_flops=max_flops, trial=trial, knee=knee)
-    with open_database(db) as database:
+    with open_database(db) as database, session():
         address = Settings().ray_address
         message(export_profile(database, name, choice, out, overwrite=force, ray_address=address))
 
@@ -71,10 +72,11 @@ def verify(
     db: Url = None,
 ) -> None:
     """Measure a profile beside no pruning: accuracy, FLOPs, KV cache, latency, throughput, memory."""
+    from searchsvc.cluster import session
     from searchsvc.settings import Settings
     from searchsvc.verification import verify_profile
 
-    with open_database(db, create=True) as database:  # it remembers what it measures
+    with open_database(db, create=True) as database, session():  # it remembers what it measures
         record = verify_profile(
             database,
             profile,

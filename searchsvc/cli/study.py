@@ -216,16 +216,13 @@ def open_database(url: str | None, *, create: bool = False) -> Any:
 
 
 def _run(database: Any, name: str) -> None:
-    from searchsvc.cluster import disconnect
+    from searchsvc.cluster import session
     from searchsvc.controller import run_study
     from searchsvc.progress import bars
     from searchsvc.settings import Settings
 
-    try:
-        with bars(name) as progress:
-            run_study(database, name, ray_address=Settings().ray_address, told=progress)
-    finally:
-        disconnect()
+    with session(), bars(name) as progress:
+        run_study(database, name, ray_address=Settings().ray_address, told=progress)
     conclude(database, name)
 
 
