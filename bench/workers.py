@@ -6,8 +6,8 @@
 *overhead*: what a trial costs beside its evaluation (ask, tell, database, Ray), on workers that take 50 ms,
 and on workers that take none, where nothing can be done meanwhile; with SQLite and with PostgreSQL (a wheel
 brings the server, or `--postgres URL`). *busy*: the share of their time that 64 workers are at work, one
-evaluation each, or all of them sharing each evaluation. *two*: the embedded model on 1 and on 2 workers, one
-thread each. Prints a table and then one JSON line. Run it on idle cores.
+evaluation each, or all of them sharing each evaluation, from when all of them are ready. *two*: the embedded
+model on 1 and on 2 workers, one thread each. Prints a table and then one JSON line. Run it on idle cores.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bench.output import console
 from bench.postgres import postgres
-from bench.simulated import SimulatedEvaluations
+from bench.simulated import Assembled
 from db import studies
 from db.session import Database
 from searchsvc import controller
@@ -121,7 +121,7 @@ def _simulated(
     number = next(_NUMBERS)
     own = {"name": f"bench-{number}", "max_new_tokens": number, "search": search}
     changes = {"seconds": seconds, "batches": batches}
-    made = type("Evaluations", (SimulatedEvaluations,), changes)
+    made = type("Evaluations", (Assembled,), changes)
     with patch.object(controller, "Evaluations", made):
         return _study(url, spec | own, **workers)
 
@@ -195,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--trials", type=int, default=200, help="of overhead")
     parser.add_argument("--workers", type=int, default=64, help="of busy")
-    parser.add_argument("--generations", type=int, default=15, help="of busy: evaluations per worker")
+    parser.add_argument("--generations", type=int, default=30, help="of busy: evaluations per worker")
     parser.add_argument("--model-trials", type=int, default=60, help="of two")
     parser.add_argument("--postgres", help="URL of an empty database; default: a server of our own")
     return parser.parse_args()

@@ -7,7 +7,7 @@ and over those that join late; what a worker that left held is nobody's again.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -45,8 +45,9 @@ class Dispatcher:
     def __init__(self, batches: int) -> None:
         self._batches = batches
         self._work: list[Work] = []
-        #: by worker, the batches that it holds
+        #: by worker, the batches that it holds; and by batch, who holds it
         self._held: dict[int, set[int]] = {}
+        self._holders: dict[int, set[int]] = {}
         #: by worker, its tasks in the order in which it runs them
         self._given: dict[int, list[Task]] = {}
 
@@ -69,7 +70,8 @@ class Dispatcher:
 
     def leave(self, worker: int) -> list[Task]:
         """A worker is gone: its tasks wait again. Returns them; the first is the one that it was running."""
-        del self._held[worker]
+        for batch in self._held.pop(worker):
+            self._holders[batch].remove(worker)
         given = self._given.pop(worker)
         for evaluation, batch in given:
             evaluation.under_way.discard(batch)
@@ -88,38 +90,49 @@ class Dispatcher:
     def give(self) -> Iterator[tuple[int, Task]]:
         """Hand out what can be: first one task to everybody who has none, then up to `DEPTH`."""
         for depth in range(DEPTH):
+            spare = self._spare()
             for worker, given in self._given.items():
-                if len(given) <= depth and (task := self._next(worker)) is not None:
-                    task.evaluation.waiting.remove(task.batch)
-                    task.evaluation.under_way.add(task.batch)
-                    self._held[worker].add(task.batch)
-                    given.append(task)
+                if not any(work.waiting for work in self._work):
+                    return
+                if len(given) > depth:
+                    continue
+                task = self._own(worker) or self._take_over(worker, spare)
+                if task is not None:
+                    self._hand(worker, task)
+                    spare = self._spare()
                     yield worker, task
 
-    def _next(self, worker: int) -> Task | None:
+    def _hand(self, worker: int, task: Task) -> None:
+        task.evaluation.waiting.remove(task.batch)
+        task.evaluation.under_way.add(task.batch)
+        self._held[worker].add(task.batch)
+        self._holders.setdefault(task.batch, set()).add(worker)
+        self._given[worker].append(task)
+
+    def _own(self, worker: int) -> Task | None:
+        """What it holds, or, up to its fair share, what nobody holds."""
         ours = self._held[worker]
-        taken: set[int] = set().union(*self._held.values())
         below_share = len(ours) * len(self._held) < self._batches
         for work in self._work:
             own = next((batch for batch in work.waiting if batch in ours), None)
-            free = next((batch for batch in work.waiting if batch not in taken), None)
             if own is not None:
                 return Task(work, own)
+            free = next((batch for batch in work.waiting if not self._holders.get(batch)), None)
             if free is not None and below_share:
                 return Task(work, free)
-        return self._take_over(worker)
+        return None
 
-    def _take_over(self, worker: int) -> Task | None:
+    def _spare(self) -> Counter[int]:
+        """By worker, how many of the batches that it holds wait, where any do."""
+        waiting = (batch for work in self._work for batch in work.waiting)
+        return Counter(holder for batch in waiting for holder in self._holders.get(batch, ()))
+
+    def _take_over(self, worker: int, spare: Mapping[int, int]) -> Task | None:
         """From whoever has the most to do, where that is enough more than the worker has."""
-        to_do = Counter({other: len(given) for other, given in self._given.items()})
-        spare = set()
-        for batch in (batch for work in self._work for batch in work.waiting):
-            for other, held in self._held.items():
-                if batch in held:
-                    to_do[other] += 1
-                    spare.add(other)
-        busiest = max(spare, key=lambda other: to_do[other], default=None)
-        if busiest is None or to_do[busiest] - to_do[worker] < MUCH:
+        to_do = {other: waiting + len(self._given[other]) for other, waiting in spare.items()}
+        busiest = max(to_do, key=lambda other: (to_do[other], -other), default=None)
+        ours = to_do.get(worker, len(self._given[worker]))
+        if busiest is None or to_do[busiest] - ours < MUCH:
             return None
         return self._last(self._held[busiest])
 

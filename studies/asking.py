@@ -101,7 +101,8 @@ def _draw(
     storage = InMemoryStorage()
     study = optuna.create_study(storage=storage, directions=list(ask.directions), sampler=made)
     study_id = storage.get_study_id_from_name(study.study_name)
-    for each in told:  # `Study.add_trial` would check them again
+    history = () if sampler == "random" else told  # which looks at none
+    for each in history:  # `Study.add_trial` would check them again
         storage.create_new_trial(study_id, template_trial=each)
     if params is not None:
         study.enqueue_trial(dict(params))

@@ -1,6 +1,7 @@
 """The study that people see: one Optuna trial, with two values, for every pruning that was evaluated."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,14 +33,17 @@ class MainStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(list(METRIC_NAMES))
+        #: by key, in order of trial numbers
         self._measured: dict[str, Measured] = {}
         self._failed: dict[str, str] = {}
+        #: by method, all that count
+        self._trials: dict[str, list[FrozenTrial]] = defaultdict(list)
         for trial in self._log.standing:
             self._note(trial)
 
     def __iter__(self) -> Iterator[Measured]:
         """All that was measured, in order of trial numbers."""
-        return iter(sorted(self._measured.values(), key=lambda m: m.number))
+        return iter(self._measured.values())
 
     def find(self, key: str) -> Measured | None:
         """Return what was measured under this key, by whatever method."""
@@ -96,7 +100,7 @@ class MainStudy:
 
     def trials_of(self, method: str) -> list[FrozenTrial]:
         """Return the trials that this method asked for in this study itself, in order."""
-        return [trial for trial in self._log.standing if trial.user_attrs.get("method") == method]
+        return list(self._trials[method])
 
     def retried_of(self, method: str) -> list[FrozenTrial]:
         """Return its failed trials that are to be tried again."""
@@ -126,6 +130,7 @@ class MainStudy:
         self.study.set_user_attr("hours", hours)
 
     def _note(self, trial: FrozenTrial) -> None:
+        self._trials[trial.user_attrs["method"]].append(trial)
         if trial.state == TrialState.COMPLETE:
             measured = read_trial(trial)
             self._measured[measured.key] = measured

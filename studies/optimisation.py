@@ -45,13 +45,19 @@ class Optimisation(ABC):
         Returns the told trials in order. Those that are under way at a limit are forgotten.
         """
         under_way: deque[tuple[FrozenTrial, Future[Outcome]]] = deque()
+        unwritten = 0
         try:
             while not self.context.limit_reached:
                 self._fill(under_way, enough)
                 if not under_way:
                     break
-                self.write()  # while others are at work
-                self._tell(*under_way.popleft())
+                proposal, future = under_way.popleft()
+                # while others are at work; but whoever has nothing to do comes first
+                if not future.done() or unwritten >= self.context.parallel_trials:
+                    self.write()
+                    unwritten = 0
+                self._tell(proposal, future)
+                unwritten += 1
         finally:
             self.write()
         return self.told()
