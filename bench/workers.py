@@ -195,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--trials", type=int, default=200, help="of overhead")
     parser.add_argument("--workers", type=int, default=64, help="of busy")
-    parser.add_argument("--generations", type=int, default=30, help="of busy: evaluations per worker")
+    parser.add_argument("--generations", type=int, default=60, help="of busy: evaluations per worker")
     parser.add_argument("--model-trials", type=int, default=60, help="of two")
     parser.add_argument("--postgres", help="URL of an empty database; default: a server of our own")
     return parser.parse_args()
