@@ -15,6 +15,7 @@ from studies.context import Wanted
 from studies.driver import run_search
 from studies.errors import EvaluationError
 from studies.main_study import MOST_FAILURES
+from studies.measured import Measured
 from studies.searches import SEARCHES
 from studies.searches.fastv import FastVOptions
 from studies.searches.g_search import GSearchOptions
@@ -93,6 +94,19 @@ def test_so_many_are_under_way_and_no_more() -> None:
     pool = Pool(0)
     study(GSearchOptions(trials=5, stride=3), pool, parallel=1)
     assert pool.most == 1
+
+
+@pytest.mark.parametrize("parallel", [1, PARALLEL])
+def test_where_workers_wait_trials_are_written_later_but_not_much(parallel: int) -> None:
+    late = []
+    context = make_context(parallel_trials=parallel)  # every evaluation is ready at once
+
+    def told(newest: Measured) -> None:
+        late.append(newest.number + 1 - len(context.main.study.get_trials(deepcopy=False)))
+
+    context.on_trial = told
+    run_search(ParetoOptions(trials=12), context)
+    assert max(late) == parallel
 
 
 @pytest.mark.parametrize("method", ["g-search", "pareto", "fastv", "vtw"])
