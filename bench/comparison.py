@@ -126,6 +126,7 @@ def context_of(setting: Setting, options: SearchOptions, evaluated: Evaluated) -
         evaluate=evaluated,
         key_of=evaluated.key_of,
         grid=max(facts.grid or (1, 1)),
+        try_first=getattr(options, "try_first", {}),
     )
 
 

@@ -1,5 +1,6 @@
 """What an earlier study of the same model found best, for a new one to try first."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -12,7 +13,9 @@ from searchsvc.errors import ServiceError
 from searchsvc.points import measured_in, on_front
 from searchsvc.storage import optuna_storage
 from searchsvc.subject import stored_spec
+from studies.measured import Measured
 from studies.spec import StudySpec
+from studies.stopping import spread
 
 #: `SampledOptions.try_first`
 TryFirst = dict[str, list[dict[str, Any]]]
@@ -43,7 +46,11 @@ def warmed(database: Database, spec: StudySpec, earlier: str, fingerprint: str) 
 
 
 def best_of(storage: BaseStorage, name: str, method: str) -> TryFirst:
-    """Return the parameters of the best trial of every sub-study, or those of the front of a whole search."""
+    """Return the parameters of the best trial of every sub-study, or those of the front of a whole search.
+
+    A front's members come in an order in which the first few are spread over all of it: a search of few
+    trials may try no more.
+    """
     found: TryFirst = {}
     for other in optuna.get_all_study_names(storage):
         if other.startswith(f"{name}/"):
@@ -52,6 +59,12 @@ def best_of(storage: BaseStorage, name: str, method: str) -> TryFirst:
                 found[other.removeprefix(f"{name}/")] = [dict(study.best_trial.params)]
     if not found and name in optuna.get_all_study_names(storage):
         points = measured_in(optuna.load_study(study_name=name, storage=storage))
-        members = [dict(point.params) for point in on_front(points) if point.method == method]
+        members = front_params(points, method)
         found = {method: members} if members else {}
     return found
+
+
+def front_params(points: Sequence[Measured], method: str) -> list[dict[str, Any]]:
+    """Return the parameters of the front's members that a method asked for, spread over the front."""
+    members = [dict(point.params) for point in on_front(points) if point.method == method]
+    return [members[place] for place in spread(len(members))]

@@ -39,16 +39,16 @@ class Stopped:
 
 def checkpoints(batches: int) -> list[tuple[int, ...]]:
     """The numbers of all batches in a fixed order, in groups: a trial may be stopped after each."""
-    order = _spread(batches)
+    order = spread(batches)
     tries = {min(max(LEAST_BATCHES, round(share * batches)), batches) for share in CHECKPOINTS}
     ends = sorted(tries | {batches})
     return [tuple(order[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _spread(count: int) -> list[int]:
+def spread(count: int) -> list[int]:
     """The numbers below `count`: both ends, then the middle of all, the middles of the halves, and so on.
 
-    Batches are formed by length, and what is asked often goes with the length: a kind of question may fill
+    The first few of them are spread over all, however few. Batches are formed by length, and what is asked often goes with the length: a kind of question may fill
     the last few batches and no others. In a random order it may be missing from the first half of all, and
     no interval would tell.
     """

@@ -48,6 +48,15 @@ def test_the_best_of_an_earlier_study_is_tried_first(method: str, options: dict[
             assert params[0] in [trial.params for trial in study.trials][: 2 + len(params)]
 
 
+def test_the_first_few_of_a_front_are_spread_over_it() -> None:
+    earlier = search(ParetoOptions(trials=40))
+    (members,) = best_of(earlier.storage, "study", "pareto").values()
+    assert len(members) >= 5
+    dearest_first = sorted((member["flops"] for member in members), reverse=True)
+    middle = dearest_first[(len(members) - 1) // 2]
+    assert [member["flops"] for member in members[:3]] == [dearest_first[0], dearest_first[-1], middle]
+
+
 def test_what_does_not_fit_is_passed_over() -> None:
     options = GSearchOptions(trials=4, stride=3)
     first = {"layer-02": [{"n": VISUAL + 1}, {"m": 3}, {"n": 17}], "layer-09": [{"n": 1}]}
