@@ -71,7 +71,14 @@ def screened(setting: Setting, count: int) -> tuple[Setting, Remembering]:
 
 
 def compare(
-    setting: Setting, engine: Remembering, part: Setting, cheap: Remembering, *, seed: int, many: int, few: int
+    setting: Setting,
+    engine: Remembering,
+    part: Setting,
+    cheap: Remembering,
+    *,
+    seed: int,
+    many: int,
+    few: int,
 ) -> list[Row]:
     """The three searches of one seed."""
     first, asked = search(part, cheap, ParetoOptions(trials=many, seed=seed))
@@ -89,9 +96,7 @@ def compare(
     ]
 
 
-def _row(
-    setting: Setting, engine: Remembering, name: str, options: ParetoOptions, *, before: int = 0
-) -> Row:
+def _row(setting: Setting, engine: Remembering, name: str, options: ParetoOptions, *, before: int = 0) -> Row:
     context, patient = search(setting, engine, options)
     return Row(
         seed=options.seed,

@@ -1,9 +1,9 @@
 """The process in which `searchsvc serve` runs one study: a fault of one study ends no other.
 
 It reads an order from stdin and tells what happens on stdout, one JSON object per line, each with an
-`event`: "trial", "timed", "failure", "phases" and, at last, "ended" with how the study ended. When stdin
-ends, whoever started it is gone, and so is it at once, so that the study's lease is free. SIGTERM gives the
-lease back.
+`event`: "started" (from then on it keeps the lease itself), "trial", "timed", "failure", "phases" and, at
+last, "ended" with how the study ended. When stdin ends, whoever started it is gone, and so is it at once, so
+that the study's lease is free. SIGTERM gives the lease back.
 """
 
 import contextlib
@@ -105,6 +105,7 @@ def run(order: Order, reporter: Reporter, study: Callable[[Database, Watch, Orde
             lease = queue.hand_over(database, order.lease, owner=current_owner())
             try:
                 with Watch(database, lease) as watch:
+                    reporter.tell("started")
                     meets_goal = study(database, watch, order, reporter.told())
             except KeyboardInterrupt:
                 with contextlib.suppress(LeaseLost):  # the study may have done that

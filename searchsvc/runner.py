@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
@@ -13,6 +14,9 @@ from searchsvc.room import Need
 
 #: What is started; it reads its order from stdin.
 COMMAND = (sys.executable, "-m", "searchsvc.child")
+
+#: So long a process may take until it keeps its study's lease itself, in seconds.
+STARTING_SECONDS = 300.0
 
 #: Called, in threads of the runner, with its study's name and every event, as `searchsvc.child` tells them;
 #: lines that libraries print come as {"event": "output", "line": ...}.
@@ -27,6 +31,7 @@ class Runner:
         #: whether the study has got any further in this process, and how it says that it has ended
         self.advanced, self.how = False, ""
         self._on_event = on_event
+        self._heard, self._made = False, time.monotonic()
         # in a session of its own: Ctrl-C in a terminal is for who started it
         self._process = subprocess.Popen(
             command,
@@ -48,6 +53,11 @@ class Runner:
     def pid(self) -> int:
         """Of the child."""
         return self._process.pid
+
+    @property
+    def starting(self) -> bool:
+        """Whether the lease is still ours to keep: on a busy machine a start takes its time."""
+        return not self._heard and time.monotonic() - self._made < STARTING_SECONDS
 
     def status(self) -> int | None:
         """Exit status, negative for a signal; None while it runs. All its events were told before."""
@@ -77,6 +87,7 @@ class Runner:
     def _read(self, stream: IO[str], parse: Callable[[str], dict[str, Any]]) -> None:
         for line in stream:
             event = parse(line)
+            self._heard |= event["event"] == "started"
             self.advanced |= event["event"] == "trial"
             self.how = event["how"] if event["event"] == "ended" else self.how
             self._on_event(self.lease.name, event)

@@ -78,6 +78,7 @@ class Controller:
         while True:
             self._ticked = time.monotonic()
             self._collect()
+            self._keep_leases()
             if self._draining:
                 self._drain()
             idle = self._draining or not self._claim_all()
@@ -173,6 +174,13 @@ class Controller:
             log.info(event["event"], extra={"study": name, **facts})
         if event["event"] == "ended":
             self._wake.set()
+
+    def _keep_leases(self) -> None:
+        """Extend those of studies whose processes have not taken them over yet."""
+        for runner in self._runners:
+            if self._database is not None and runner.starting:
+                with contextlib.suppress(DatabaseError):  # as in `_end`
+                    queue.heartbeat(self._database, runner.lease)
 
     def _collect(self) -> None:
         """See which processes have ended, and how."""

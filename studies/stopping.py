@@ -48,9 +48,9 @@ def checkpoints(batches: int) -> list[tuple[int, ...]]:
 def spread(count: int) -> list[int]:
     """The numbers below `count`: both ends, then the middle of all, the middles of the halves, and so on.
 
-    The first few of them are spread over all, however few. Batches are formed by length, and what is asked often goes with the length: a kind of question may fill
-    the last few batches and no others. In a random order it may be missing from the first half of all, and
-    no interval would tell.
+    The first few of them are spread over all, however few. Batches are formed by length, and what is asked
+    often goes with the length: a kind of question may fill the last few batches and no others. In a random
+    order it may be missing from the first half of all, and no interval would tell.
     """
     order = [0, count - 1][:count]
     gaps = [(0, count - 1)]

@@ -23,6 +23,7 @@ from db.studies import create_study, get_study, list_studies
 
 TESTS = Path(__file__).parent
 COUNTING = (sys.executable, TESTS / "counting_child.py")
+LATE = ("sh", "-c", f'sleep 4; exec "{COUNTING[0]}" "{COUNTING[1]}"')
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
@@ -200,6 +201,16 @@ def test_who_slept_past_its_lease_writes_nothing(database: Database, serve: Call
     workers = [attempt.worker for attempt in results.attempts(database, "a")]
     assert workers == sorted(workers, key=lambda worker: worker != str(pid)), "the sleeper wrote again"
     assert (first.end(), second.end()) == (0, 0)
+
+
+def test_a_process_that_starts_late_keeps_its_study(database: Database, serve: Callable[..., Served]) -> None:
+    make(database, "a", 3)
+    served = serve("--once", lease=1.5, command=LATE)
+    assert served.process.wait(60) == 0
+    served._reader.join(10)
+    assert len(served.events("claimed")) == 1
+    assert get_study(database, "a").lease_epoch == 1
+    assert steps(database, "a") == expected("a", 3)
 
 
 def test_a_study_whose_process_dies_is_tried_again_and_fails_at_last(
