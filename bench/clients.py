@@ -116,7 +116,7 @@ def _run(engine: str, url: str, address: str, folder: Path, given: argparse.Name
             clients=given.clients,
             made=[len(one) for one in made],
             done=[sum(how == "done" for _, how in one) for one in ends],
-            given_back=Counter(how for one in ends for _, how in one if how != "done"),
+            given_back=dict(Counter(how for one in ends for _, how in one if how != "done")),
             evaluations=sum(len(one) for one in attempts),
             queued_after=queued_after,
             done_after=done_after,
