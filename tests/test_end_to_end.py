@@ -226,12 +226,15 @@ def test_worker_that_dies_is_replaced(
     search = [*SEARCH, "--workers", 2]
     searchsvc(*create(db, tiny_model, tiny_manifest, *search))
     process = subprocess.Popen(command("study", "run", "loop", "--db", db), stderr=subprocess.DEVNULL)
-    while not (workers := ray_workers(process.pid)):
+    while len(workers := ray_workers(process.pid)) < 2:
         assert process.poll() is None
     while ended(db) < 1:  # evaluations take milliseconds: no time to look for workers now
         assert process.poll() is None
         time.sleep(0.002)
-    os.kill(workers[0], signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # whoever is stopped has something to do before it dies
+        for worker in workers:
+            os.kill(worker, number)
+        time.sleep(1)
     assert process.wait() == 0
     assert same(trials(db)) == same(trials(loop))
     with Database.open(f"sqlite:///{db}") as database:
