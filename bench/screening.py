@@ -12,21 +12,17 @@ one JSON line.
 import argparse
 import json
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 
 from bench.output import console
-from bench.settings import Setting, embedded_setting
-from bench.stopping import Remembering, search
+from bench.settings import Setting
+from bench.stopping import Remembering, embedded, search
 from searchsvc.warm_start import front_params
 from studies.front import hypervolume
-from studies.records import EvaluationSettings
 from studies.searches.pareto import ParetoOptions
 
 METHOD: str = ParetoOptions().method
@@ -48,10 +44,7 @@ class Row:
 def main() -> None:
     """Run all searches of every seed and print."""
     given = _arguments()
-    torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = EvaluationSettings(threads=given.threads, max_new_tokens=1)
-        setting = embedded_setting(Path(folder), given.samples, settings)
+    with embedded(given.samples, given.threads) as setting:
         whole, part = Remembering(setting), screened(setting, given.screened)
         rows = [
             row

@@ -39,6 +39,6 @@ class Assembled(SimulatedEvaluations):
     @property
     def baseline(self) -> Evaluation:
         found = super().baseline
-        while self._workers().ready < self._subject.spec.workers.count:
+        while len(self._workers()._dispatcher.workers) < self._subject.spec.workers.count:
             time.sleep(0.05)
         return found

@@ -12,8 +12,9 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -111,15 +112,21 @@ class Row:
 def main() -> None:
     """Run every seed both ways and print."""
     given = _arguments()
-    torch.set_num_threads(given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = EvaluationSettings(threads=given.threads, max_new_tokens=1)
-        setting = embedded_setting(Path(folder), given.samples, settings)
+    with embedded(given.samples, given.threads) as setting:
         engine = Remembering(setting)
         rows = [compare(setting, engine, seed, given.trials) for seed in given.seeds]
     _show(rows, given)
     head = {"bench": "stopping", "samples": given.samples, "trials": given.trials}
     print(json.dumps(head | {"rows": [asdict(row) | {"saved": row.saved} for row in rows]}))
+
+
+@contextmanager
+def embedded(samples: int, threads: int) -> Iterator[Setting]:
+    """The embedded model on so many of its scenes, with answers of one token."""
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = EvaluationSettings(threads=threads, max_new_tokens=1)
+        yield embedded_setting(Path(folder), samples, settings)
 
 
 def compare(setting: Setting, engine: Remembering, seed: int, trials: int) -> Row:

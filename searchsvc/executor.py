@@ -105,12 +105,6 @@ class Executor:
         for actor in self._actors.values():
             self._cluster.kill(actor)
 
-    @property
-    def ready(self) -> int:
-        """How many workers are ready."""
-        with self._lock:
-            return len(self._dispatcher.workers)
-
     def begin(
         self,
         method: str,

@@ -146,6 +146,21 @@ def test_search_bench_finds_the_same_by_plain_and_by_replay() -> None:
 
 
 @pytest.mark.slow
+def test_screening_bench_tries_what_its_first_stage_found() -> None:
+    words = ("--samples", "32", "--screened", "16", "--many", "10", "--few", "8", "--seeds", "0")
+    many, few, screened = json.loads(ran("bench.screening", *words).splitlines()[-1])["rows"]
+    assert (many["samples"], few["samples"]) == (11 * 32, 9 * 32)
+    assert screened["samples"] == few["samples"] + 11 * 16
+    assert screened["hypervolume"] != few["hypervolume"]
+
+
+def test_stopping_bench_runs_both_ways() -> None:
+    words = ("--samples", "32", "--trials", "8", "--seeds", "0")
+    (row,) = json.loads(ran("bench.stopping", *words).splitlines()[-1])["rows"]
+    assert row["samples"] == 9 * 32 >= row["samples_early"] > 0
+    assert 0 < row["hypervolume"] <= 1
+
+
 def test_search_bench_on_a_random_model_times_plain_on_some_samples() -> None:
     sizes = ("--layers", "6", "--width", "64", "--side", "4", "--vision-layers", "2", "--vision-width", "64")
     words = ("--samples", "6", "--batch-size", "2", "--plain-samples", "3", "--layer-trials", "3")
