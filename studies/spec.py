@@ -166,7 +166,10 @@ class StudySpec(Part):
 
 def _narrowed(cls: type[StudySpec], document: Document) -> type[BaseModel]:
     """Return the spec's model with the options of the document's own method, if it names one."""
-    search = document.data.get("search") if isinstance(document.data, dict) else None
+    if not isinstance(document.data, dict):
+        return cls
+    mistyped = not document.data.keys() <= cls.model_fields.keys()  # `search` may be among them
+    search = document.data.get("search", None if mistyped else {})
     if not isinstance(search, dict):
         return cls
     line = document.find(["search", "method"])[1]

@@ -82,6 +82,7 @@ def test_wrong_option_is_one_line_with_its_key(option):
         ("p-sigmoid", "p-sigmod", r"search\.method 'p-sigmod' is not known \(did you mean 'p-sigmoid'\?\)"),
         ("method: p-sigmoid", "method: [p-sigmoid]", r"search\.method must be a text, such as fastv"),
         ("method: p-sigmoid, ", "", r"'search\.method' is missing \(known: fastv, g-search"),
+        (TEXT, "name: digits", r"'search\.method' is missing \(known: fastv, g-search"),
         ("name: digits", "name: a/b", r"spec\.yaml:1: name must match pattern"),
         ("search: {", "serch: {", r"unknown key 'serch'; did you mean 'search'\?"),
         ("{id: demo}", "{id: demo, dtyp: float16}", r"unknown key 'model\.dtyp'; did you mean 'dtype'\?"),
