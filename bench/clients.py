@@ -37,6 +37,8 @@ ENGINES = ("sqlite", "postgresql")
 CONTROLLERS = 2
 #: seconds in which some study must end
 PATIENCE = 300.0
+#: seconds in which a process ends whose study is done
+ENDING = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,7 @@ def _run(engine: str, url: str, address: str, folder: Path, given: argparse.Name
         queued_after = time.monotonic() - started
         _wait(database, given.studies)
         done_after = time.monotonic() - started
+        _wait_for_ends(logs, given.studies)
         for controller in controllers:
             controller.terminate()
             controller.wait()
@@ -140,9 +143,17 @@ def _wait(database: Database, count: int) -> None:
             raise TimeoutError(f"no study has ended for {PATIENCE:.0f} s: {states}")
 
 
+def _wait_for_ends(logs: list[Path], count: int) -> None:
+    """Let the last processes end by themselves: one that is drained then says that it gave its study back."""
+    until = time.monotonic() + ENDING
+    while time.monotonic() < until and sum(how == "done" for log in logs for _, how in _ends(log)) < count:
+        time.sleep(0.5)
+
+
 def _ends(log: Path) -> list[tuple[str, str]]:
     """Name and outcome of every claim of a controller."""
-    entries = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+    whole = log.read_text().rpartition("\n")[0]  # the last line may be half written
+    entries = (json.loads(line) for line in whole.splitlines() if line.startswith("{"))
     return [(entry["study"], entry["how"]) for entry in entries if entry["event"] == "ended"]
 
 
